@@ -1,0 +1,43 @@
+# Finds what the options ask for and remembers, for the summary, what is on, off and why.
+function(sparsight_note part state why)
+    set_property(GLOBAL APPEND PROPERTY SPARSIGHT_SUMMARY "${part}: ${state} (${why})")
+endfunction()
+function(sparsight_summary)
+    get_property(lines GLOBAL PROPERTY SPARSIGHT_SUMMARY)
+    message(STATUS "Sparsight ${PROJECT_VERSION}, ${CMAKE_BUILD_TYPE} build")
+    foreach(line ${lines})
+        message(STATUS "  ${line}")
+    endforeach()
+endfunction()
+
+find_package(Threads REQUIRED)
+
+# Flags of every target of ours.
+add_library(sparsight_flags INTERFACE)
+target_compile_options(sparsight_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion)
+if(SPARSIGHT_WERROR)
+    target_compile_options(sparsight_flags INTERFACE -Werror)
+endif()
+sparsight_note("warnings as errors" "${SPARSIGHT_WERROR}" "SPARSIGHT_WERROR")
+
+# --- LibTorch: CMAKE_PREFIX_PATH, else Debian's, else the one inside a pip-installed torch.
+set(SPARSIGHT_TORCH_ON OFF)
+if(SPARSIGHT_WITH_TORCH)
+    include(SparsightTorch)
+else()
+    sparsight_note("model forward pass" "OFF" "SPARSIGHT_WITH_TORCH=OFF")
+endif()
+
+# --- Qt
+set(SPARSIGHT_GUI_ON OFF)
+if(SPARSIGHT_WITH_GUI)
+    find_package(Qt6 6.4 QUIET COMPONENTS Core Gui Widgets Charts Concurrent Svg)
+    if(Qt6_FOUND)
+        set(SPARSIGHT_GUI_ON ON)
+        sparsight_note("desktop program" "ON" "Qt ${Qt6_VERSION}")
+    else()
+        sparsight_note("desktop program" "OFF" "Qt 6.4 with Charts not found: qt6-base-dev qt6-charts-dev libqt6opengl6-dev libqt6svg6-dev")
+    endif()
+else()
+    sparsight_note("desktop program" "OFF" "SPARSIGHT_WITH_GUI=OFF")
+endif()

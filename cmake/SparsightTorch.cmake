@@ -1,0 +1,1 @@
+sparsight_note("model forward pass" "OFF" "not looked for yet")

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/model/config.h"
+#include "kernels/backend.h"
+
+namespace sparsight {
+
+/// One layer's attention inside a forward pass: post-RoPE q, k, v as float32; the callee writes all
+/// of `o`. During decoding Nq < Nk (keys of the cache come first).
+struct LayerCall {
+    Index layer = 0;
+    kernels::Problem problem;
+    kernels::TensorView q, k, v;  ///< [Hq, Nq, D], [Hkv, Nk, D], [Hkv, Nk, Dv]
+    kernels::MutTensorView o;     ///< [Hq, Nq, Dv] float32
+};
+using AttentionFn = std::function<void(const LayerCall&)>;
+
+/// Rotated keys and values of all layers, float32: [Hkv][capacity][D] each.
+class KvCache {
+public:
+    KvCache() = default;
+    /// @param capacity  most tokens it will ever hold
+    KvCache(const ModelConfig& config, Index capacity);
+    Index length() const { return m_length; }
+    Index capacity() const { return m_capacity; }
+    void setLength(Index n) { m_length = n; }
+    /// Element (head, token, 0); token stride is the head width, head stride capacity * width.
+    float* key(Index layer, Index head, Index token);
+    float* value(Index layer, Index head, Index token);
+
+private:
+    Index m_kvHeads = 0, m_d = 0, m_capacity = 0, m_length = 0;
+    std::vector<std::vector<float>> m_k, m_v;
+};
+
+/// Runs a model. Linear algebra by LibTorch (core/torch), attention by the caller's function.
+/// One thread at a time.
+class ModelRunner {
+public:
+    virtual ~ModelRunner() = default;
+    virtual const ModelConfig& config() const = 0;
+
+    /// Runs `ids` at positions cache.length() .. and appends their K and V to the cache.
+    /// The hidden states after the last layer stay inside for logits().
+    /// @param lastLayer  stop after this layer (no logits then); -1 = all
+    /// @throws Error(Usage) empty ids or an id outside the vocabulary, Error(Format) when
+    ///         activations turn NaN or infinite (names the layer), Cancelled
+    virtual void forward(std::span<const std::int32_t> ids, KvCache& cache, const AttentionFn& attention,
+                         const Job& job = {}, Index lastLayer = -1) = 0;
+    /// Logits after rows [row0, row1) of the last forward: out [row1 - row0][vocab].
+    virtual void logits(Index row0, Index row1, float* out) = 0;
+    virtual int threads() const = 0;
+};
+
+/// Loads weights as float32. Defined in core/torch; the only door to LibTorch.
+/// @param threads  0 = physical cores
+/// @throws Error(Format) missing tensors, wrong shapes, NaN weights (names the tensor)
+std::unique_ptr<ModelRunner> loadModel(const std::filesystem::path& directory, int threads = 0,
+                                       const Job& job = {});
+
+/// Dense attention by `backend`, for forward passes without a plan.
+AttentionFn denseAttention(kernels::Backend& backend, const Job& job = {});
+
+}  // namespace sparsight

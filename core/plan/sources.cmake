@@ -1,0 +1,1 @@
+# Sources and libraries of core/plan.

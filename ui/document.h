@@ -1,0 +1,129 @@
+#pragma once
+
+#include <QColor>
+#include <QObject>
+#include <QString>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/export/figure.h"
+#include "core/metrics/head_metrics.h"
+#include "core/metrics/mask_metrics.h"
+#include "sessions/session.h"
+
+namespace sparsight::ui {
+
+/// A candidate mask laid over the map.
+struct MaskLayer {
+    MethodSpec spec;
+    QColor colour;
+    bool visible = true;
+    double opacity = 0.45;
+};
+
+/// How the map is shown.
+struct MapStyle {
+    kernels::Statistic pool = kernels::Statistic::Max;
+    bool log = true;
+    ColourMap colours = ColourMap::Magma;
+    bool showLost = false;  ///< the lost-mass layer of the active mask
+};
+
+/// The part of the map in view, in tokens (fractions allowed while panning).
+struct MapRect {
+    double q0 = 0, q1 = 0, k0 = 0, k1 = 0;
+    bool operator==(const MapRect&) const = default;
+};
+
+/// The one model of the window: the open session and capture, the selection, the mask layers and
+/// the results shown for them. Panels know the document, never each other. Setters ignore values
+/// out of range, emit only on change, and do no work: results are filled in by Analysis.
+class Document : public QObject {
+    Q_OBJECT
+public:
+    explicit Document(QObject* parent = nullptr);
+
+    // --- session ---
+    void openCapture(std::shared_ptr<sessions::Session> session, sessions::CaptureInfo capture);
+    void close();
+    bool isOpen() const { return m_session != nullptr; }
+    const std::shared_ptr<sessions::Session>& session() const { return m_session; }
+    const sessions::CaptureInfo& capture() const { return m_capture; }
+    Index tokens() const { return Index(m_capture.tokenIds.size()); }
+    QString sessionName() const;  ///< folder name without .sparsight
+    QString tokenText(Index token) const;  ///< the prompt's own characters of one token
+
+    // --- selection (layer and head of the model, query row, key column; -1 = none) ---
+    Index layer() const { return m_layer; }
+    Index head() const { return m_head; }
+    Index query() const { return m_query; }
+    Index key() const { return m_key; }
+    void selectHead(Index layer, Index head);
+    void selectQuery(Index row);
+    void selectKey(Index column);
+
+    // --- view ---
+    const MapRect& view() const { return m_view; }
+    void setView(const MapRect& rect);
+    void fitView();
+    const MapStyle& style() const { return m_style; }
+    void setStyle(const MapStyle& style);
+
+    // --- mask layers ---
+    const std::vector<MaskLayer>& masks() const { return m_masks; }
+    int activeMask() const { return m_active; }  ///< index into masks(), -1 = none
+    void setMasks(std::vector<MaskLayer> masks);
+    void setActiveMask(int index);
+    void setMaskSpec(int index, const MethodSpec& spec);
+    void setMaskVisible(int index, bool visible);
+    void setMaskStyle(int index, const QColor& colour, double opacity);
+
+    // --- results, filled in by Analysis; empty or null = not computed yet ---
+    const std::vector<HeadFacts>& headFacts() const { return m_facts; }
+    const HeadFacts* factsOf(Index layer, Index head) const;
+    void setHeadFacts(std::vector<HeadFacts> facts);
+    /// Pyramids by layer, null where the layer is not captured or not read yet.
+    std::shared_ptr<const LayerStats> stats(Index layer) const;
+    void setStats(Index layer, std::shared_ptr<const LayerStats> stats);
+    /// Metrics of masks()[i] on the selected head; null = being computed.
+    std::shared_ptr<const MaskMetrics> metrics(int mask) const;
+    void setMetrics(int mask, std::shared_ptr<const MaskMetrics> metrics);
+    /// Metrics of the active mask on every captured head (the table; colour of the grid).
+    const std::vector<MaskMetrics>& tableMetrics() const { return m_table; }
+    void setTableMetrics(std::vector<MaskMetrics> rows);
+    /// The nominal set of masks()[i] on the selected head; null = being computed.
+    std::shared_ptr<const kernels::Policy> policy(int mask) const;
+    void setPolicy(int mask, std::shared_ptr<const kernels::Policy> policy);
+
+signals:
+    void captureChanged();   ///< another session or capture, or closed
+    void headChanged();
+    void queryChanged();
+    void keyChanged();
+    void viewChanged();
+    void styleChanged();
+    void masksChanged();     ///< list, order, visibility, colour or active one
+    void maskSpecChanged(int index);
+    void factsChanged();
+    void statsChanged(Index layer);
+    void metricsChanged(int mask);
+    void tableChanged();
+    void policyChanged(int mask);
+
+private:
+    std::shared_ptr<sessions::Session> m_session;
+    sessions::CaptureInfo m_capture;
+    Index m_layer = -1, m_head = -1, m_query = -1, m_key = -1;
+    MapRect m_view;
+    MapStyle m_style;
+    std::vector<MaskLayer> m_masks;
+    int m_active = -1;
+    std::vector<HeadFacts> m_facts;
+    std::vector<MaskMetrics> m_table;
+    std::vector<std::shared_ptr<const LayerStats>> m_stats;
+    std::vector<std::shared_ptr<const MaskMetrics>> m_metrics;
+    std::vector<std::shared_ptr<const kernels::Policy>> m_policies;
+};
+
+}  // namespace sparsight::ui
