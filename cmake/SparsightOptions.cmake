@@ -15,6 +15,10 @@ find_package(Threads REQUIRED)
 # Flags of every target of ours.
 add_library(sparsight_flags INTERFACE)
 target_compile_options(sparsight_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    # GCC 12 warns of overlapping copies inside std::string's operator+ (its bug 105651).
+    target_compile_options(sparsight_flags INTERFACE -Wno-restrict)
+endif()
 if(SPARSIGHT_WERROR)
     target_compile_options(sparsight_flags INTERFACE -Werror)
 endif()

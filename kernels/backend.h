@@ -21,7 +21,9 @@ struct Report {
 };
 
 /// Exact statistics of the dense attention of each head, memory O(N) per head plus the blocks.
-/// Null pointers are not computed. P is the model's own attention probability.
+/// Null pointers are not computed. P is the model's own attention probability: a learned sink takes
+/// its part, so that a row of P sums to less than 1, and entropy is -sum_k P ln P over the keys.
+/// Rows that see no key give LSE and rowMax -inf, the rest 0. With a batch, its axis comes first.
 struct CaptureOut {
     float* lse = nullptr;        ///< [Hq][Nq] natural log, without sinks
     float* rowMax = nullptr;     ///< [Hq][Nq] largest score of the row (natural units)
@@ -53,7 +55,7 @@ enum class Show : std::uint8_t {
 struct RenderSpec {
     Index q0 = 0, q1 = 0, k0 = 0, k1 = 0;
     Index width = 0, height = 0;
-    Statistic statistic = Statistic::Sum;  ///< Mean: over the valid pairs of the bin
+    Statistic statistic = Statistic::Sum;  ///< Mean: over the valid pairs of the bin, kept or not
     Show show = Show::All;
     const Policy* mask = nullptr;  ///< needed for Kept and Lost
 };
@@ -79,13 +81,16 @@ public:
     virtual Report capture(const Problem&, TensorView q, TensorView k, const CaptureSpec&,
                            const CaptureOut&, const Job& job = {}) = 0;
     /// Exact pixels of ONE head (Hq = Hkv = 1). @param lse [Nq], from capture or forward
-    /// @param px [height][width]; pixels without a valid pair get -1 (a probability is never < 0)
+    /// @param px [height][width]; pixels without a valid pair get -1 (a probability is never < 0).
+    ///           A pixel whose valid pairs are all hidden by `show` is 0, so Kept + Lost = All (Sum)
     virtual Report render(const Problem&, TensorView q, TensorView k, const float* lse,
                           const RenderSpec&, float* px, const Job& job = {}) = 0;
     /// Antidiagonal block scores (XAttention; methods/antidiagonal): [Hq][NBq][NBk], softmax over
     /// groups of `stride` tokens, summed into blocks. Both token axes are zero-padded up to a
     /// multiple of `padTo` (0: of `block`) as the released code does; rows of groups that hold
-    /// padding only are zero.
+    /// padding only are zero, key groups that hold padding only are not seen. Causal: query group I
+    /// sees key groups J <= I + (padded Nk - padded Nq) / stride. Cap, bias, window and sinks are
+    /// not applied.
     virtual Report antidiagonal(const Problem&, TensorView q, TensorView k, Index stride, Index block,
                                 Index padTo, float* blockScore, const Job& job = {}) = 0;
 };

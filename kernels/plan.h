@@ -16,12 +16,17 @@ enum TileKind : std::uint8_t {
     Gather   ///< the keys gather[a .. a+valid)
 };
 
-/// Flags of KvTile::mask; 0 = every pair of the tile counts.
+/// Flags of KvTile::mask; 0 = every pair of the tile counts. The pair of query row i and column c
+/// (key j = tileKey(plan, tile, c)) is executed when c < valid, the `own` bit of the row half and
+/// column half of the pair is set, and every flagged test holds. No other test is implied: a tile
+/// without MaskCausal executes j > pos(i) too, and MaskCausal may stand in a problem that is not
+/// causal (a streaming window ends at the query).
 enum TileMask : std::uint32_t {
     MaskCausal = 1,  ///< test j <= pos(i)
-    MaskWindow = 2,  ///< test the lower end of what the row may see or keeps
-    MaskTail = 4,    ///< only the first `valid` columns count
-    MaskExact = 8    ///< test the nominal set (bits of the tile, see Plan::bits)
+    MaskWindow = 2,  ///< test j >= Problem::visibleBegin(i), the layer's own window
+    MaskTail = 4,    ///< valid < kTile
+    MaskExact = 8    ///< test the tile's bits (Plan::bits); they hold every other limit, so that
+                     ///< neither MaskCausal nor MaskWindow stands beside it
 };
 
 /// 128 key columns for one q tile (kernels.md 4).
@@ -29,7 +34,8 @@ struct KvTile {
     std::int32_t a = 0, b = 0;
     std::uint16_t valid = kTile;  ///< columns in use
     std::uint8_t kind = Run128;
-    std::uint8_t own = 0xf;  ///< bits 0-1: which 64-row half uses the first 64 columns; 2-3: the second 64
+    std::uint8_t own =
+        0xf;  ///< bits 0-1: which 64-row half uses the first 64 columns; 2-3: the second 64
     std::uint32_t mask = 0;
     bool operator==(const KvTile&) const = default;
 };
@@ -57,23 +63,39 @@ struct PlanStats {
         return validPairs ? double(nominalPairs[std::size_t(h)]) / double(validPairs) : 0.0;
     }
     double density(Index h) const {
-        return validQuarters ? double(executedQuarters[std::size_t(h)]) / double(validQuarters) : 0.0;
+        return validQuarters ? double(executedQuarters[std::size_t(h)]) / double(validQuarters)
+                             : 0.0;
     }
 };
 
-/// KV tile lists per (head, 128-row q tile). Work is sorted by cost, largest first; the tiles of an
-/// item stand in ascending position. Each (row, key) pair is in at most one tile.
+/// KV tile lists per (head, 128-row q tile). Work is sorted by cost, largest first, and holds every
+/// (head, q tile) once, those without tiles too (count 0). The tiles of an item stand in ascending
+/// position (of the first key). Each (row, key) pair is in at most one tile of the item. Heads with
+/// equal policies share their tiles: their items name the same [first, first + count).
 struct Plan {
     PlanMode mode = PlanMode::Exact;
     std::vector<KvTile> tiles;
     std::vector<std::int32_t> gather;
     std::vector<WorkItem> work;
     /// For a tile with MaskExact: kTile x kTile bits, row-major, two uint64 a row, starting at
-    /// bits[bitsOffset[tile]]; -1 for other tiles. Empty in Tile mode where no tile needs it.
+    /// bits[bitsOffset[tile]]; -1 for other tiles. Bit c % 64 of word 2 * (row % kTile) + c / 64 is
+    /// column c. Equal blocks are stored once. No tile of Tile mode has bits.
     std::vector<std::int32_t> bitsOffset;
     std::vector<std::uint64_t> bits;
     PlanStats stats;
 };
+
+/// The key of column `column` < tile.valid.
+inline Index tileKey(const Plan& plan, const KvTile& tile, Index column) {
+    switch (tile.kind) {
+        case Gather:
+            return plan.gather[std::size_t(tile.a + column)];
+        case Pair64:
+            return column < kTile / 2 ? tile.a + column : tile.b + column - kTile / 2;
+        default:
+            return tile.a + column;
+    }
+}
 
 /// Compiles one policy per query head into tile lists.
 /// @param perHead  Hq policies (or one, used for all heads)

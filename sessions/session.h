@@ -20,15 +20,15 @@ enum class OpenMode { ReadOnly, ReadWrite };
 /// A capture as the catalogue knows it.
 struct CaptureInfo {
     std::string uuid;
-    std::string state;  ///< open, complete, failed, cancelled
+    std::string state;                 ///< open, complete, failed, cancelled
     std::string modelName, modelHint;  ///< hint: directory as given, may have moved
     ModelConfig config;                ///< parsed from the stored config.json
     std::string promptName, promptText, generator;
     std::optional<NeedleTruth> truth;
     std::vector<std::int32_t> tokenIds;
-    std::vector<TokenOffset> offsets;   ///< into promptText; empty when not stored
-    std::vector<Index> layersAsked;     ///< chosen layers
-    std::vector<Index> layersDone;      ///< committed ones, ascending
+    std::vector<TokenOffset> offsets;  ///< into promptText; empty when not stored
+    std::vector<Index> layersAsked;    ///< chosen layers
+    std::vector<Index> layersDone;     ///< committed ones, ascending
     kernels::DType store = kernels::DType::F32;
     std::string device, createdUtc, finishedUtc, error;
     Index bytes = 0;
@@ -43,7 +43,7 @@ struct SessionInfo {
     Index bytes = 0;
     std::vector<CaptureInfo> captures;
     bool writable = false;
-    std::string lockHolder;  ///< who holds the writer's lock, in words; "" = nobody
+    std::string lockHolder;             ///< who holds the writer's lock, in words; "" = nobody
     std::vector<std::string> warnings;  ///< leftovers found at opening and what was done
 };
 
@@ -59,13 +59,14 @@ struct CaptureRequest {
 };
 
 /// A `NAME.sparsight` folder: session.db (SQLite, the source of truth) + write-once HDF5 segments
-/// (docs/sessions.md). Calls are serialised inside, so any thread may call; what layer() and stats()
-/// return is immutable. Readers of other processes are welcome.
+/// (docs/sessions.md). Calls are serialised inside, so any thread may call; what layer() and
+/// stats() return is immutable. Readers of other processes are welcome.
 class Session {
 public:
     /// @throws Error(Usage) when something is there already (use open)
     static std::shared_ptr<Session> create(const std::filesystem::path& folder);
-    /// Recovers what a crash left (deletes tmp/*.part, adopts or sets aside orphans, replays trash).
+    /// Recovers what a crash left (deletes tmp/*.part, adopts or sets aside orphans, replays
+    /// trash).
     /// @throws Error(Resources) locked by another process (names the holder) in ReadWrite;
     ///         Error(NotFound); Error(Format) damaged or foreign, with the reason
     static std::shared_ptr<Session> open(const std::filesystem::path& folder, OpenMode mode);
@@ -84,7 +85,8 @@ public:
     /// crash. @throws Error(Resources) no space, with the exact shortfall; the session stays usable
     void addLayer(const std::string& capture, const LayerCapture& layer, const LayerStats& stats);
     /// @param state complete, cancelled or failed
-    void finishCapture(const std::string& capture, const std::string& state, const std::string& error = {});
+    void finishCapture(const std::string& capture, const std::string& state,
+                       const std::string& error = {});
     /// Back to 'open' for the remaining layers; @return layers still to do
     std::vector<Index> resumeCapture(const std::string& capture);
     void removeCapture(const std::string& capture);

@@ -22,6 +22,9 @@ struct MaskLayer {
     double opacity = 0.45;
 };
 
+/// A visible layer of that rule in its method's own colour. @throws Error as parseMethod
+MaskLayer maskLayer(const std::string& spec);
+
 /// How the map is shown.
 struct MapStyle {
     kernels::Statistic pool = kernels::Statistic::Max;
@@ -51,7 +54,7 @@ public:
     const std::shared_ptr<sessions::Session>& session() const { return m_session; }
     const sessions::CaptureInfo& capture() const { return m_capture; }
     Index tokens() const { return Index(m_capture.tokenIds.size()); }
-    QString sessionName() const;  ///< folder name without .sparsight
+    QString sessionName() const;           ///< folder name without .sparsight
     QString tokenText(Index token) const;  ///< the prompt's own characters of one token
 
     // --- selection (layer and head of the model, query row, key column; -1 = none) ---
@@ -97,13 +100,13 @@ public:
     void setPolicy(int mask, std::shared_ptr<const kernels::Policy> policy);
 
 signals:
-    void captureChanged();   ///< another session or capture, or closed
+    void captureChanged();  ///< another session or capture, or closed
     void headChanged();
     void queryChanged();
     void keyChanged();
     void viewChanged();
     void styleChanged();
-    void masksChanged();     ///< list, order, visibility, colour or active one
+    void masksChanged();  ///< list, order, visibility, colour or active one
     void maskSpecChanged(int index);
     void factsChanged();
     void statsChanged(Index layer);

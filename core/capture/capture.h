@@ -16,12 +16,13 @@ struct CaptureOptions {
 };
 
 struct CaptureEstimate {
-    double seconds = 0;      ///< from a short measured GEMM and attention rate of this machine
+    double seconds = 0;      ///< from measured matrix and attention rates of this machine
     Index memoryBytes = 0;   ///< peak above the loaded model
     Index diskBytes = 0;
     Index modelBytes = 0;    ///< float32 weights
 };
-/// @param attentionFlops  measured rate of the attention path, flop/s; 0 = measure now (~100 ms)
+/// What a capture of `tokens` tokens takes. The first call for a backend and head width measures the
+/// machine's rates (~150 ms); later ones reuse them.
 CaptureEstimate estimateCapture(const ModelConfig& config, Index tokens, const CaptureOptions& options,
                                 kernels::Backend& backend);
 

@@ -20,6 +20,7 @@ struct Param {
     double standard, least, most;  ///< Flag: 0 or 1; Text: unused
     const char* unit;              ///< "tokens", "blocks", "1", "" ...
     const char* help;              ///< one sentence
+    double step = 0;  ///< > 0: the value must be `least` + a multiple of it (block: 64 or 128)
 };
 
 /// Values by parameter name; missing ones take the standard value.
@@ -31,12 +32,12 @@ struct ParamValues {
 
 /// What a method may look at for one query head. Views stay valid during select() only.
 struct HeadInput {
-    kernels::Problem problem;      ///< of this head alone: Hq = Hkv = 1
-    kernels::TensorView q, k;      ///< [Nq, D], [Nk, D] (head stride unused)
-    const float* lse = nullptr;    ///< [Nq] natural log of the dense attention; null = not known
+    kernels::Problem problem;    ///< of this head alone: Hq = Hkv = 1
+    kernels::TensorView q, k;    ///< [Nq, D], [Nk, D] (head stride unused)
+    const float* lse = nullptr;  ///< [Nq] natural log of the dense attention; null = not known
     /// Base level of the sum pyramid [ceil(Nq/64)][ceil(Nk/64)]; null = not known
     const float* blockMass = nullptr;
-    kernels::Backend* backend = nullptr;  ///< for scores; never null
+    kernels::Backend* backend = nullptr;    ///< for scores; never null
     Index layer = 0, head = 0, kvHead = 0;  ///< numbers within the model
     std::optional<double> retrievalScore;   ///< of this head, when a needle probe knows it
 };
@@ -61,8 +62,8 @@ struct Method {
     std::string_view summary;            ///< one sentence for lists and tooltips
     std::string_view colour;             ///< overlay colour "#rrggbb" (Okabe-Ito)
     std::span<const Param> params;
-    bool decodes;      ///< has a rule for single decode rows; else dense there
-    Index block;       ///< 0 = token method; else the standard block edge of its masks
+    bool decodes;                  ///< has a rule for single decode rows; else dense there
+    Index block;                   ///< 0 = token method; else the standard block edge of its masks
     std::string_view budgetParam;  ///< the parameter that a recall/density curve sweeps; "" = none
     std::unique_ptr<MaskPolicy> (*make)(const ParamValues& complete);
 };

@@ -13,16 +13,17 @@ namespace sparsight {
 /// of prompts that have no more than 64).
 struct HeadFacts {
     Index layer = 0, head = 0, kvHead = 0;
-    double sinkMass = 0;   ///< SM_4: mass on the first four keys
-    double localMass = 0;  ///< LM_64
-    double entropy = 0;    ///< nats
-    double distance = 0;   ///< tokens
+    double sinkMass = 0;              ///< SM_4: mass on the first four keys
+    double localMass = 0;             ///< LM_64
+    double entropy = 0;               ///< nats
+    double distance = 0;              ///< tokens
     std::optional<double> retrieval;  ///< retr_set, teacher-forced; null without a needle
     double streamingRecall = 0;       ///< recall of sink 4 + window 256, mean over rows
-    std::string label;                ///< retrieval (score >= 0.1), else streaming (recall >= 0.95), else mixed
+    std::string label;  ///< retrieval (score >= 0.1), else streaming (recall >= 0.95), else mixed
 };
 
-/// @param ids the prompt's tokens (for the retrieval score)
+/// @param ids the prompt's tokens (for the retrieval score); [Nk]
+/// @throws Error(Shape) when stats, ids or the needle do not belong to the layer
 std::vector<HeadFacts> headFacts(kernels::Backend& backend, const LayerCapture& layer,
                                  const LayerStats& stats, std::span<const std::int32_t> ids,
                                  const std::optional<NeedleTruth>& needle, const Job& job = {});
@@ -45,9 +46,12 @@ struct RowPeak {
     Index key = -1;
     double probability = 0;
 };
-RowPeak rowPeak(const kernels::Problem& head, kernels::TensorView q, kernels::TensorView k, Index row);
+/// @throws Error(Shape) for a row outside the problem, Error(Format) when its scores are not finite
+RowPeak rowPeak(const kernels::Problem& head, kernels::TensorView q, kernels::TensorView k,
+                Index row);
 
-/// All probabilities of one row, [Nk], zeros where the row cannot see.
+/// All probabilities of one row, [Nk], zeros where the row cannot see: softcap, bias, the layer's
+/// window and learned sinks included; float64 inside. @throws as rowPeak
 void rowProbabilities(const kernels::Problem& head, kernels::TensorView q, kernels::TensorView k,
                       Index row, float* out);
 

@@ -1,1 +1,6 @@
 # Sources and libraries of core/metrics.
+target_sources(sparsight_core PRIVATE
+    metrics/head_metrics.cpp
+    metrics/mask_metrics.cpp
+    metrics/recall_curve.cpp
+)

@@ -20,12 +20,17 @@ struct LayerCall {
 };
 using AttentionFn = std::function<void(const LayerCall&)>;
 
-/// Rotated keys and values of all layers, float32: [Hkv][capacity][D] each.
+/// Rotated keys and values, float32: [Hkv][capacity][D] each.
 class KvCache {
 public:
+    /// LastLayer: every layer overwrites the one before, for a single forward of the whole prompt
+    /// by a caller that reads K and V inside its AttentionFn. Such a cache cannot be continued.
+    enum class Keep { AllLayers, LastLayer };
     KvCache() = default;
     /// @param capacity  most tokens it will ever hold
-    KvCache(const ModelConfig& config, Index capacity);
+    KvCache(const ModelConfig& config, Index capacity, Keep keep = Keep::AllLayers);
+    /// True when a forward may start at length(), with the keys of earlier tokens.
+    bool canContinue() const { return m_length == 0 || Index(m_k.size()) == m_layers; }
     Index length() const { return m_length; }
     Index capacity() const { return m_capacity; }
     void setLength(Index n) { m_length = n; }
@@ -34,7 +39,7 @@ public:
     float* value(Index layer, Index head, Index token);
 
 private:
-    Index m_kvHeads = 0, m_d = 0, m_capacity = 0, m_length = 0;
+    Index m_kvHeads = 0, m_d = 0, m_capacity = 0, m_length = 0, m_layers = 0;
     std::vector<std::vector<float>> m_k, m_v;
 };
 
@@ -48,12 +53,18 @@ public:
     /// Runs `ids` at positions cache.length() .. and appends their K and V to the cache.
     /// The hidden states after the last layer stay inside for logits().
     /// @param lastLayer  stop after this layer (no logits then); -1 = all
-    /// @throws Error(Usage) empty ids or an id outside the vocabulary, Error(Format) when
+    /// @throws Error(Usage) empty ids, an id outside the vocabulary or a full cache, Error(Format) when
     ///         activations turn NaN or infinite (names the layer), Cancelled
     virtual void forward(std::span<const std::int32_t> ids, KvCache& cache, const AttentionFn& attention,
                          const Job& job = {}, Index lastLayer = -1) = 0;
     /// Logits after rows [row0, row1) of the last forward: out [row1 - row0][vocab].
     virtual void logits(Index row0, Index row1, float* out) = 0;
+    /// The final hidden states of rows [row0, row1) of the last forward, [row1 - row0][hidden], for
+    /// logitsOf() after another forward has run: a comparison of two passes keeps N x hidden numbers
+    /// instead of N x vocab. Empty when a runner cannot give them.
+    virtual std::vector<float> hiddenStates(Index, Index) { return {}; }
+    /// Logits of hidden states that hiddenStates() gave: out [rows][vocab].
+    virtual void logitsOf(std::span<const float>, float*) {}
     virtual int threads() const = 0;
 };
 
@@ -63,7 +74,15 @@ public:
 std::unique_ptr<ModelRunner> loadModel(const std::filesystem::path& directory, int threads = 0,
                                        const Job& job = {});
 
-/// Dense attention by `backend`, for forward passes without a plan.
+/// float32 matrix product rate of LibTorch on this machine, flop/s, measured in about 50 ms.
+/// Defined in core/torch; 0 in a build without LibTorch.
+double measureGemm(int threads = 0);
+
+/// The same stop, no progress: for steps inside a step.
+Job withoutReport(const Job& job);
+
+/// Dense attention by `backend` (which must outlive it), for forward passes without a plan. Keeps
+/// the plan of the last problem, which all layers of a pass share.
 AttentionFn denseAttention(kernels::Backend& backend, const Job& job = {});
 
 }  // namespace sparsight

@@ -12,7 +12,25 @@
 
 namespace sparsight {
 
-enum class StDType { BOOL, U8, I8, F8_E4M3, F8_E5M2, F8_E8M0, U16, I16, F16, BF16, U32, I32, F32, U64, I64, F64, Other };
+enum class StDType {
+    BOOL,
+    U8,
+    I8,
+    F8_E4M3,
+    F8_E5M2,
+    F8_E8M0,
+    U16,
+    I16,
+    F16,
+    BF16,
+    U32,
+    I32,
+    F32,
+    U64,
+    I64,
+    F64,
+    Other
+};
 
 /// One tensor of a mapped file. The bytes are not aligned: copy, never cast.
 struct StTensor {
@@ -41,6 +59,8 @@ public:
     /// @throws Error(NotFound) naming the tensor and the file
     const StTensor& at(const std::string& name) const;
     const std::map<std::string, std::string>& metadata() const;
+    /// Oddities that are no errors (tensors that the index does not list), for the model panel.
+    const std::vector<std::string>& notes() const;
     Index fileBytes() const;  ///< of all files together
 
     struct Impl;

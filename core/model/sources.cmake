@@ -1,1 +1,31 @@
 # Sources and libraries of core/model.
+find_package(nlohmann_json REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(ICU REQUIRED COMPONENTS uc)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+target_link_libraries(sparsight_core PUBLIC nlohmann_json::nlohmann_json PRIVATE ICU::uc PkgConfig::PCRE2
+                                                                           ${CMAKE_DL_LIBS})
+# Where the bundled models are found by programs that run from the build folder.
+set_property(SOURCE model/resources.cpp APPEND PROPERTY
+    COMPILE_DEFINITIONS SPARSIGHT_RESOURCE_DIR="${PROJECT_SOURCE_DIR}/resources")
+target_sources(sparsight_core PRIVATE
+    model/architectures.cpp
+    model/blas_env.cpp
+    model/config.cpp
+    model/json_input.cpp
+    model/nearest.cpp
+    model/resources.cpp
+    model/rope.cpp
+    model/runner.cpp
+    model/safetensors.cpp
+    model/safetensors_header.cpp
+    model/sha256.cpp
+    model/tokenizer.cpp
+    model/tokenizer/added_tokens.cpp
+    model/tokenizer/bpe.cpp
+    model/tokenizer/load.cpp
+    model/tokenizer/post_processors.cpp
+    model/tokenizer/pre_tokenizers.cpp
+    model/tokenizer/regex.cpp
+    model/tokenizer/unicode.cpp
+)

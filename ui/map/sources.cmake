@@ -1,1 +1,10 @@
 # Sources of ui/map.
+target_sources(sparsight_ui PRIVATE
+    map/head_data.cpp
+    map/head_grid.cpp
+    map/map_input.cpp
+    map/map_paint.cpp
+    map/map_picture.cpp
+    map/map_view.cpp
+    map/token_view.cpp
+)

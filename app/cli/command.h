@@ -1,0 +1,69 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "sessions/session.h"
+
+namespace sparsight::cli {
+
+using Json = nlohmann::ordered_json;
+
+/// What every command shares. `action` is set by the command that the user chose; main runs it.
+struct Context {
+    bool json = false;
+    int threads = 0;  ///< 0 = physical cores
+    std::string device = "cpu";
+    std::function<void()> action;
+
+    /// Progress on stderr when it is a terminal; Ctrl+C asks for a stop.
+    Job job() const;
+    std::unique_ptr<kernels::Backend> backend() const;
+};
+
+/// Asks running work to stop (signal handler).
+void requestStop() noexcept;
+/// Ends the progress line, if one is shown.
+void endProgress();
+
+/// A subcommand with --json; `run` becomes the context's action when it is chosen.
+CLI::App* addCommand(CLI::App& parent, Context& context, const std::string& name,
+                     const std::string& description, std::function<void()> run);
+/// --threads and --device for commands that compute.
+void addComputeOptions(CLI::App& command, Context& context);
+
+void printJson(const Json& value);
+/// A table on stdout: first row is the head; numbers right-aligned.
+void printTable(const std::vector<std::vector<std::string>>& rows);
+std::string fixed(double value, int digits);
+std::string withThousands(Index value);
+std::string readText(const std::string& file);  ///< "-" = stdin. @throws Error(NotFound/Io)
+void writeText(const std::string& file, const std::string& text);  ///< temp + rename
+/// Refuses a file name whose ending is not one of `endings` (".png", ...), before anything is
+/// computed.
+void requireEnding(const std::string& file, const std::vector<std::string>& endings);
+/// "text" in a CSV cell: quoted where it holds a comma, a quote or a line break.
+std::string csvCell(const std::string& text);
+/// Says on stderr that a prompt is longer than the model's positions; nothing otherwise.
+void warnBeyondLimit(Index tokens, const ModelConfig& config);
+
+/// The newest capture of a session, or the one whose uuid starts with `prefix`.
+sessions::CaptureInfo findCapture(const sessions::Session& session, const std::string& prefix);
+
+/// "a-shape:sink=4,window=256,antidiagonal" -> two specs. @throws Error(Usage) when the list is
+/// empty
+std::vector<MethodSpec> parseMethodList(const std::string& text);
+
+void addModelCommands(CLI::App& app, Context& context);     // info, tokenize, generate, eval
+void addCaptureCommand(CLI::App& app, Context& context);    // capture
+void addAnalysisCommands(CLI::App& app, Context& context);  // heads, mask, run, curve
+void addMapCommand(CLI::App& app, Context& context);        // map
+void addPlanCommands(CLI::App& app, Context& context);      // plan, export, import
+void addSessionCommands(CLI::App& app, Context& context);   // session list|check|info
+void addMethodsCommand(CLI::App& app, Context& context);    // methods
+
+}  // namespace sparsight::cli

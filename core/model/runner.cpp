@@ -1,0 +1,76 @@
+#include "core/model/runner.h"
+
+#include <optional>
+
+namespace sparsight {
+namespace {
+
+bool sameShape(const kernels::Problem& a, const kernels::Problem& b) {
+    return a.Hq == b.Hq && a.Hkv == b.Hkv && a.Nq == b.Nq && a.Nk == b.Nk && a.d == b.d &&
+           a.dv == b.dv && a.causal == b.causal && a.window == b.window;
+}
+
+/// The dense plan of the last problem: all layers of a pass have the same one.
+struct DensePlan {
+    kernels::Problem problem;
+    kernels::Plan plan;
+    bool valid = false;
+
+    const kernels::Plan& of(const kernels::Problem& p) {
+        if (!valid || !sameShape(p, problem)) {
+            const kernels::Policy dense = kernels::Dense{};
+            plan = kernels::buildPlan(p, {&dense, 1}, kernels::PlanMode::Exact);
+            problem = p;
+            valid = true;
+        }
+        return plan;
+    }
+};
+
+}  // namespace
+
+KvCache::KvCache(const ModelConfig& config, Index capacity, Keep keep)
+    : m_kvHeads(config.kvHeads),
+      m_d(config.headDim),
+      m_capacity(capacity),
+      m_layers(config.layers) {
+    const auto buffers = std::size_t(keep == Keep::AllLayers ? config.layers : 1);
+    const auto size = std::size_t(m_kvHeads * m_capacity * m_d);
+    m_k.assign(buffers, std::vector<float>(size));
+    m_v.assign(buffers, std::vector<float>(size));
+}
+
+float* KvCache::key(Index layer, Index head, Index token) {
+    return m_k[std::size_t(layer) % m_k.size()].data() + (head * m_capacity + token) * m_d;
+}
+
+float* KvCache::value(Index layer, Index head, Index token) {
+    return m_v[std::size_t(layer) % m_v.size()].data() + (head * m_capacity + token) * m_d;
+}
+
+Job withoutReport(const Job& job) {
+    return Job({}, [job] { return job.stopAsked(); });
+}
+
+AttentionFn denseAttention(kernels::Backend& backend, const Job& job) {
+    // Above this many KvTiles (16 bytes each) heads go one by one through the plan of one head.
+    constexpr Index kMostTiles = Index(1) << 20;
+    return [&backend, quiet = withoutReport(job),
+            cached = std::make_shared<DensePlan>()](const LayerCall& call) {
+        const kernels::Problem& p = call.problem;
+        const Index tiles = (p.Nq / kernels::kTile + 1) * (p.Nk / kernels::kTile + 1);
+        if (p.Hq * tiles <= kMostTiles) {
+            backend.forward(p, call.q, call.k, call.v, cached->of(p), call.o, nullptr, quiet);
+            return;
+        }
+        for (Index h = 0; h < p.Hq; ++h) {
+            const kernels::Problem one = p.oneHead(h);
+            kernels::MutTensorView o = call.o;
+            o.p = static_cast<char*>(o.p) + h * o.sh * kernels::bytesOf(o.t);
+            backend.forward(one, call.q.head(h), call.k.head(p.kvHead(h)), call.v.head(p.kvHead(h)),
+                            cached->of(one), o, nullptr, quiet);
+        }
+    };
+}
+
+}  // namespace sparsight

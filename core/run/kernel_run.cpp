@@ -1,0 +1,180 @@
+#include "core/run/kernel_run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "core/metrics/mask_metrics.h"
+
+namespace sparsight {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double msSince(Clock::time_point start) {
+    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    const std::size_t mid = values.size() / 2;
+    return values.size() % 2 ? values[mid] : 0.5 * (values[mid - 1] + values[mid]);
+}
+
+double spread(const std::vector<double>& values) {
+    const auto [least, most] = std::minmax_element(values.begin(), values.end());
+    return (*most - *least) / median(values);
+}
+
+/// The chosen heads of one layer gathered into a problem of their own: K and V are viewed per head,
+/// so a choice of heads runs as that many one-head calls only when it is not the whole layer.
+struct Work {
+    const RunLayer* run;
+    std::vector<Index> heads;
+    bool whole;
+    kernels::Plan dense, sparse;
+    std::vector<kernels::Plan> densePerHead, sparsePerHead;
+};
+
+struct Buffers {
+    std::vector<float> out;
+    kernels::MutTensorView view(const kernels::Problem& p) {
+        out.resize(std::size_t(p.Hq * p.Nq * p.dv));
+        return {out.data(), kernels::DType::F32, p.Hq * p.Nq * p.dv, p.Nq * p.dv, p.dv};
+    }
+};
+
+void forwardAll(kernels::Backend& backend, const Work& work, bool sparse, Buffers& buffers,
+                const Job& job, std::string* kernel = nullptr) {
+    const LayerCapture& layer = *work.run->layer;
+    if (work.whole) {
+        const auto report = backend.forward(layer.problem, layer.q, layer.k, layer.v,
+                                            sparse ? work.sparse : work.dense,
+                                            buffers.view(layer.problem), nullptr, job);
+        if (kernel) *kernel = report.kernel;
+        return;
+    }
+    for (std::size_t i = 0; i < work.heads.size(); ++i) {
+        const Index h = work.heads[i];
+        const kernels::Problem p = headProblem(layer, h);
+        const auto report = backend.forward(p, headQ(layer, h), headK(layer, h), headV(layer, h),
+                                            sparse ? work.sparsePerHead[i] : work.densePerHead[i],
+                                            buffers.view(p), nullptr, job);
+        if (kernel) *kernel = report.kernel;
+    }
+}
+
+}  // namespace
+
+KernelRun runKernels(kernels::Backend& backend, const std::vector<RunLayer>& layers,
+                     const MethodSpec& method, int repeats, bool exact, const Job& job) {
+    if (repeats < 5) throw Error(Errc::Usage, "run: at least 5 repeats are needed for a median");
+    const auto policy = makePolicy(method);
+    const auto mode = exact ? kernels::PlanMode::Exact : kernels::PlanMode::Tile;
+    KernelRun result;
+    result.repeats = repeats;
+    result.threads = backend.threads();
+    result.device = backend.device();
+
+    // Selection is timed apart, over all heads; it is repeated as often as the kernels below.
+    std::vector<Work> works(layers.size());
+    std::vector<double> selectMs(std::size_t(repeats), 0.0);
+    double executed = 0, valid = 0, errorSquares = 0, squares = 0;
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+        Work& work = works[l];
+        work.run = &layers[l];
+        const LayerCapture& layer = *layers[l].layer;
+        const Index headCount = layer.problem.Hq;
+        work.heads = layers[l].heads;
+        if (work.heads.empty()) {
+            work.heads.resize(std::size_t(headCount));
+            std::iota(work.heads.begin(), work.heads.end(), Index(0));
+        }
+        work.whole = Index(work.heads.size()) == headCount;
+        std::vector<kernels::Policy> policies(work.heads.size());
+        for (int r = 0; r < repeats; ++r) {
+            job.step(0.3 * (double(l) * repeats + r) / double(layers.size() * std::size_t(repeats)),
+                     "selecting");
+            const auto start = Clock::now();
+            for (std::size_t i = 0; i < work.heads.size(); ++i) {
+                const Index h = work.heads[i];
+                HeadInput head = headInput(layer, layers[l].stats.get(), h, backend);
+                if (std::size_t(h) < layers[l].retrieval.size())
+                    head.retrievalScore = layers[l].retrieval[std::size_t(h)];
+                policies[i] = policy->select(head, job);
+            }
+            if (work.whole) {
+                work.sparse = kernels::buildPlan(layer.problem, policies, mode);
+            } else {
+                work.sparsePerHead.clear();
+                for (std::size_t i = 0; i < work.heads.size(); ++i)
+                    work.sparsePerHead.push_back(kernels::buildPlan(
+                        headProblem(layer, work.heads[i]), std::span(&policies[i], 1), mode));
+            }
+            selectMs[std::size_t(r)] += msSince(start);
+        }
+        const kernels::Policy denseOnly[] = {kernels::Dense{}};
+        if (work.whole) {
+            work.dense = kernels::buildPlan(layer.problem, denseOnly, mode);
+            for (const Index q : work.sparse.stats.executedQuarters) executed += double(q);
+            valid += double(work.sparse.stats.validQuarters) * double(headCount);
+        } else {
+            for (std::size_t i = 0; i < work.heads.size(); ++i) {
+                work.densePerHead.push_back(
+                    kernels::buildPlan(headProblem(layer, work.heads[i]), denseOnly, mode));
+                executed += double(work.sparsePerHead[i].stats.executedQuarters[0]);
+                valid += double(work.sparsePerHead[i].stats.validQuarters);
+            }
+        }
+        // Output error of the nominal set, head by head: memory of one head.
+        for (std::size_t i = 0; i < work.heads.size(); ++i) {
+            job.check();
+            const Index h = work.heads[i];
+            const kernels::Problem p = headProblem(layer, h);
+            Buffers a, b;
+            const auto exactPlan =
+                kernels::buildPlan(p, std::span(&policies[i], 1), kernels::PlanMode::Exact);
+            const auto densePlan = kernels::buildPlan(p, denseOnly, kernels::PlanMode::Exact);
+            backend.forward(p, headQ(layer, h), headK(layer, h), headV(layer, h), densePlan, a.view(p),
+                            nullptr, job);
+            backend.forward(p, headQ(layer, h), headK(layer, h), headV(layer, h), exactPlan, b.view(p),
+                            nullptr, job);
+            for (std::size_t e = 0; e < a.out.size(); ++e) {
+                const double d = double(b.out[e]) - double(a.out[e]);
+                errorSquares += d * d;
+                squares += double(a.out[e]) * double(a.out[e]);
+            }
+        }
+    }
+    result.density = valid > 0 ? executed / valid : 0;
+    result.outputError = squares > 0 ? std::sqrt(errorSquares / squares) : 0;
+
+    std::vector<double> denseMs, sparseMs;
+    Buffers buffers;
+    for (int r = -1; r < repeats; ++r) {  // round -1 warms up
+        job.step(0.3 + 0.7 * double(r + 1) / double(repeats + 1), "timing dense and sparse");
+        double dense = 0, sparse = 0;
+        for (const Work& work : works) {
+            auto start = Clock::now();
+            forwardAll(backend, work, false, buffers, job);
+            dense += msSince(start);
+            start = Clock::now();
+            forwardAll(backend, work, true, buffers, job, &result.kernel);
+            sparse += msSince(start);
+        }
+        if (r < 0) continue;
+        denseMs.push_back(dense);
+        sparseMs.push_back(sparse);
+    }
+    result.denseMs = median(denseMs);
+    result.sparseMs = median(sparseMs);
+    result.selectMs = median(selectMs);
+    result.denseSpread = spread(denseMs);
+    result.sparseSpread = spread(sparseMs);
+    result.speedup = result.denseMs / (result.sparseMs + result.selectMs);
+    return result;
+}
+
+}  // namespace sparsight

@@ -1,0 +1,457 @@
+// Capture passes, rendering and antidiagonal scores; compiled once per instruction set (see
+// simd.h).
+#if defined(SPARSIGHT_CAPTURE_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef SPARSIGHT_CAPTURE_INL_H
+#undef SPARSIGHT_CAPTURE_INL_H
+#else
+#define SPARSIGHT_CAPTURE_INL_H
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace sparsight::kernels::cpu {
+namespace HWY_NAMESPACE {
+
+/// Pass R. Per chunk of keys, with w = 2^(x - m'):
+///     l = alpha l + sum w,   u = alpha (u + (m - m') l_old) + sum w (x - m')
+/// and with L = the denominator relative to m':  H = ln 2 (log2(L) l / L - u / L).
+Index captureRows(const Head& h, const CapturePass& pass, Index first, Index last, Workspace& work,
+                  TaskContext& context) {
+    enum { Max, Sum, Entropy, Distance, SinkMass, LocalMass, States };
+    const D d;
+    const DI di;
+    const Problem& p = *h.problem;
+    const auto packed = std::size_t(p.d * kWidth);
+    const Index strips = last - first;
+    float* s = work.s.get(std::size_t(kChunk) * kWidth);
+    float* state = work.state.get(std::size_t(strips * States * kWidth));
+    std::vector<Strip> strip;
+    strip.reserve(std::size_t(strips));
+    Index begin = p.Nk, end = 0;
+    for (Index i = 0; i < strips; ++i) {
+        strip.emplace_back(p, (first + i) * kWidth);
+        const Strip& rows = strip.back();
+        std::fill_n(state + i * States * kWidth, kWidth, kNegInf);
+        std::fill_n(state + (i * States + 1) * kWidth, (States - 1) * kWidth, 0.0f);
+        begin = std::min(begin, rows.minBegin);
+        end = std::max(end, p.visibleEnd(rows.row0 + rows.rows - 1));
+    }
+    const CaptureOut& out = pass.out;
+    const bool distances = out.meanDistance || out.localMass;
+    KeyRun run;
+    for (Index chunk = begin / kChunk * kChunk; chunk < end; chunk += kChunk) {
+        context.check();
+        const int size = int(std::min<Index>(kChunk, p.Nk - chunk));
+        run.set(h, chunk, size);
+        for (Index i = 0; i < strips; ++i) {
+            const Strip& rows = strip[std::size_t(i)];
+            const int from = int(std::clamp<Index>(rows.minBegin - chunk, 0, size));
+            const int to =
+                int(std::clamp<Index>(p.visibleEnd(rows.row0 + rows.rows - 1) - chunk, 0, size));
+            const int n = to - from;
+            if (n <= 0) continue;
+            visibleScores(h, rows, run, from, n, pass.packed + std::size_t(first + i) * packed,
+                          pass.finite[first + i], s);
+            for (int v = 0; v < kVecs; ++v) {
+                float* at = state + i * States * kWidth + v * kLanes;
+                const V before = hn::Load(d, at + Max * kWidth);
+                const V now = maxOf(s + v * kLanes, n, before);
+                const V base = baseOf(now);
+                const V alpha = exp2(hn::Sub(before, base));
+                const V oldSum = hn::Load(d, at + Sum * kWidth);
+                // Nothing seen before: 0, not -inf * 0.
+                const V drop =
+                    hn::IfThenZeroElse(hn::Eq(before, hn::Set(d, kNegInf)), hn::Sub(before, base));
+                V sum = hn::Zero(d), u = sum, back = sum, sinkMass = sum, local = sum;
+                const V floor = hn::Set(d, -1000.0f), zero = hn::Zero(d);
+                const V position = hn::ConvertTo(d, hn::Load(di, rows.position + v * kLanes));
+                const V reach = hn::Set(d, float(pass.localTokens));
+                for (int c = 0; c < n; ++c) {
+                    const V x = hn::Sub(hn::Load(d, s + c * kWidth + v * kLanes), base);
+                    const V weight = exp2(x);
+                    sum = hn::Add(sum, weight);
+                    u = hn::MulAdd(weight, hn::Max(x, floor), u);
+                    if (distances) {
+                        const V distance = hn::Sub(position, hn::Set(d, float(run.keys[from + c])));
+                        back = hn::MulAdd(weight, distance, back);
+                        const auto near = hn::And(hn::Ge(distance, zero), hn::Lt(distance, reach));
+                        local = hn::Add(local, hn::IfThenElseZero(near, weight));
+                    }
+                    if (run.keys[from + c] < pass.sinkTokens) sinkMass = hn::Add(sinkMass, weight);
+                }
+                const auto update = [&](int which, V added) HWY_ATTR {
+                    hn::Store(hn::MulAdd(alpha, hn::Load(d, at + which * kWidth), added), d,
+                              at + which * kWidth);
+                };
+                const V oldU = hn::Load(d, at + Entropy * kWidth);
+                hn::Store(hn::MulAdd(alpha, hn::MulAdd(drop, oldSum, oldU), u), d,
+                          at + Entropy * kWidth);
+                update(Sum, sum);
+                update(Distance, back);
+                update(SinkMass, sinkMass);
+                update(LocalMass, local);
+                hn::Store(now, d, at + Max * kWidth);
+            }
+        }
+    }
+    const double sink2 = double(h.sink()) * double(kLog2e);
+    Index nonFinite = 0;
+    for (Index i = 0; i < strips; ++i) {
+        const Strip& rows = strip[std::size_t(i)];
+        for (int r = 0; r < kWidth; ++r) {
+            const auto value = [&](int which) {
+                return double(state[(i * States + which) * kWidth + r]);
+            };
+            float* denominator = pass.denominator + (first + i) * kWidth + r;
+            *denominator = -kNegInf;  // a row that sees nothing has p = 0 everywhere
+            if (r >= rows.rows) continue;
+            const Index row = rows.row0 + r;
+            const double sum = value(Sum), max = std::isnan(sum) ? sum : value(Max);
+            const bool empty = sum == 0;
+            const double lse2 = empty ? double(kNegInf) : max + std::log2(sum);
+            const double total2 = withSink(lse2, sink2), log2L = total2 - max;
+            const double factor = empty ? 0.0 : std::exp2(-log2L);
+            if (!empty) *denominator = float(total2);
+            nonFinite += std::isnan(lse2);
+            if (out.lse) out.lse[row] = float(lse2 * kLn2);
+            if (out.rowMax) out.rowMax[row] = float(max * kLn2);
+            if (out.entropy)
+                out.entropy[row] =
+                    empty ? 0.0f : float(kLn2 * factor * (log2L * sum - value(Entropy)));
+            if (out.meanDistance) out.meanDistance[row] = float(factor * value(Distance));
+            if (out.sinkMass) out.sinkMass[row] = float(factor * value(SinkMass));
+            if (out.localMass) out.localMass[row] = float(factor * value(LocalMass));
+        }
+    }
+    return nonFinite;
+}
+
+/// Weights of a strip are kept with a margin of zeros at both sides, so that a vector load at any
+/// slant along a diagonal reads nothing else.
+constexpr int kPitch = kWidth + 2 * kLanes;
+
+/// sums[k + n - 1] += sum over c of p[c][c + k] for the diagonals k = r - c of a strip's weights:
+/// kLanes neighbouring diagonals at a time, each a load that moves one row down and one lane right.
+HWY_NOINLINE void addDiagonals(const float* p, int n, float* sums) {
+    const D d;
+    for (int k = -(n - 1); k < kWidth; k += kLanes) {
+        const int begin = std::max(0, -k - kLanes + 1), end = std::min(n, kWidth - k);
+        V even = hn::Zero(d), odd = even;
+        int c = begin;
+        for (; c + 2 <= end; c += 2) {
+            even = hn::Add(even, hn::LoadU(d, p + c * kPitch + kLanes + c + k));
+            odd = hn::Add(odd, hn::LoadU(d, p + (c + 1) * kPitch + kLanes + c + 1 + k));
+        }
+        if (c < end) even = hn::Add(even, hn::LoadU(d, p + c * kPitch + kLanes + c + k));
+        float* to = sums + k + n - 1;
+        hn::StoreU(hn::Add(hn::Add(even, odd), hn::LoadU(d, to)), d, to);
+    }
+}
+
+/// Pass C: an owner of key tiles streams all query strips that see them.
+void captureKeys(const Head& h, const CapturePass& pass, Index group, Workspace& work,
+                 TaskContext& context) {
+    const D d;
+    const Problem& p = *h.problem;
+    const CaptureOut& out = pass.out;
+    const auto packed = std::size_t(p.d * kWidth);
+    const Index block = pass.block, blockCols = (p.Nk + block - 1) / block;
+    const bool wholeStrips = block % kWidth == 0;
+    float* s = work.s.get(std::size_t(kChunk) * kWidth);
+    float* weights = work.p.get(std::size_t(kChunk) * kPitch + 2 * kLanes);
+    float* columns = work.keys.get(std::size_t(kChunk) * kWidth);
+    float* blocks = work.o.get(std::size_t(kChunk) * 2 * kLanes);
+    float* slants = work.extra.get(std::size_t(kChunk + kPitch));
+    float* diagonal = pass.diagonal ? pass.diagonal + group * pass.diagonals : nullptr;
+    if (diagonal) std::fill_n(diagonal, pass.diagonals, 0.0f);
+    std::fill_n(weights, kChunk * kPitch + 2 * kLanes, 0.0f);
+    KeyRun run;
+    for (Index tile = group; tile * pass.tileKeys < p.Nk; tile += pass.groups) {
+        const Index tileEnd = std::min(p.Nk, (tile + 1) * pass.tileKeys);
+        if (out.blockSum || out.blockMax) {
+            for (Index row = 0; row * block < p.Nq; ++row)
+                for (Index c = tile * pass.tileKeys / block; c * block < tileEnd; ++c) {
+                    if (out.blockSum) out.blockSum[row * blockCols + c] = 0;
+                    if (out.blockMax) out.blockMax[row * blockCols + c] = 0;
+                }
+        }
+        for (Index chunk = tile * pass.tileKeys; chunk < tileEnd; chunk += kChunk) {
+            const int size = int(std::min<Index>(kChunk, tileEnd - chunk));
+            const Index shift = p.Nk - p.Nq;
+            const Index firstRow = p.causal ? std::max<Index>(0, chunk - shift) : 0;
+            const Index endRow =
+                p.window > 0 ? std::min(p.Nq, chunk + size - 1 + p.window - shift) : p.Nq;
+            run.set(h, chunk, size);
+            std::fill_n(columns, size * kWidth, 0.0f);
+            const int blocksHere = int((chunk + size - 1) / block - chunk / block) + 1;
+            std::fill_n(blocks, blocksHere * 2 * kLanes, 0.0f);
+            Index blockRow = firstRow / block;
+            const auto flush = [&]() HWY_ATTR {
+                for (int b = 0; b < blocksHere; ++b) {
+                    float* at = blocks + b * 2 * kLanes;
+                    const Index to = blockRow * blockCols + chunk / block + b;
+                    const float sum = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, at)));
+                    if (out.blockSum) out.blockSum[to] += sum;
+                    // A maximum may lose a NaN; the sum never does.
+                    const float max = hn::GetLane(hn::MaxOfLanes(d, hn::Load(d, at + kLanes)));
+                    if (out.blockMax)
+                        out.blockMax[to] = std::isnan(sum) ? sum : std::max(out.blockMax[to], max);
+                    std::fill_n(at, 2 * kLanes, 0.0f);
+                }
+            };
+            for (Index i = firstRow / kWidth; i < pass.strips && i * kWidth < endRow; ++i) {
+                if ((i & 7) == 0) context.check();
+                const Strip rows(p, i * kWidth);
+                const int from = int(std::clamp<Index>(rows.minBegin - chunk, 0, size));
+                const int to = int(
+                    std::clamp<Index>(p.visibleEnd(rows.row0 + rows.rows - 1) - chunk, 0, size));
+                const int n = to - from;
+                if (n <= 0) continue;
+                visibleScores(h, rows, run, from, n, pass.packed + std::size_t(i) * packed,
+                              pass.finite[i], s);
+                if (wholeStrips && rows.row0 / block != blockRow) {
+                    flush();
+                    blockRow = rows.row0 / block;
+                }
+                V denominators[kVecs];
+                for (int v = 0; v < kVecs; ++v)
+                    denominators[v] = hn::Load(d, pass.denominator + i * kWidth + v * kLanes);
+                for (int c = 0; c < n;) {
+                    const Index column = (chunk + from + c) / block;
+                    const int stop = int(std::min<Index>(n, (column + 1) * block - chunk - from));
+                    float* at = blocks + (column - chunk / block) * 2 * kLanes;
+                    V sum = hn::Load(d, at), max = hn::Load(d, at + kLanes);
+                    for (; c < stop; ++c) {
+                        for (int v = 0; v < kVecs; ++v) {
+                            const int lane = v * kLanes;
+                            V w =
+                                exp2(hn::Sub(hn::Load(d, s + c * kWidth + lane), denominators[v]));
+                            if (HWY_UNLIKELY(rows.rows < kWidth))
+                                w = hn::IfThenElseZero(
+                                    hn::FirstN(
+                                        d, std::size_t(std::clamp(rows.rows - lane, 0, kLanes))),
+                                    w);
+                            hn::Store(w, d, weights + c * kPitch + kLanes + lane);
+                            float* mass = columns + (from + c) * kWidth + lane;
+                            hn::Store(hn::Add(hn::Load(d, mass), w), d, mass);
+                            sum = hn::Add(sum, w);
+                            max = hn::Max(max, w);
+                        }
+                    }
+                    if (wholeStrips) {
+                        hn::Store(sum, d, at);
+                        hn::Store(max, d, at + kLanes);
+                    }
+                }
+                if (!wholeStrips) {
+                    for (int c = 0; c < n; ++c)
+                        for (int r = 0; r < rows.rows; ++r) {
+                            const Index at =
+                                (rows.row0 + r) / block * blockCols + (chunk + from + c) / block;
+                            const float w = weights[c * kPitch + kLanes + r];
+                            if (out.blockSum) out.blockSum[at] += w;
+                            if (out.blockMax && !(out.blockMax[at] >= w) &&
+                                !std::isnan(out.blockMax[at]))
+                                out.blockMax[at] = w;
+                        }
+                }
+                if (!diagonal) continue;
+                std::fill_n(slants, n + kPitch, 0.0f);
+                addDiagonals(weights, n, slants);
+                // Diagonal k holds the pairs with position - key = k + base.
+                const Index base = p.position(rows.row0) - (chunk + from);
+                for (int k = -(n - 1); k < rows.rows; ++k) {
+                    const Index at = p.causal ? base + k : p.Nk - 1 - (base + k);
+                    if (at >= 0 && at < pass.diagonals) diagonal[at] += slants[k + n - 1];
+                }
+            }
+            if (wholeStrips) flush();
+            if (!out.colMass) continue;
+            for (int c = 0; c < size; ++c) {
+                double sum = 0;
+                for (int r = 0; r < kWidth; ++r) sum += double(columns[c * kWidth + r]);
+                out.colMass[chunk + c] = float(sum);
+            }
+        }
+    }
+}
+
+void render(const Head& h, const RenderPass& pass, Index first, Index last, Workspace& work,
+            TaskContext& context) {
+    const D d;
+    const Problem& p = *h.problem;
+    const RenderSpec& spec = *pass.spec;
+    const Index rowTokens = spec.q1 - spec.q0, colTokens = spec.k1 - spec.k0;
+    const auto cells = std::size_t(spec.width * kWidth);
+    const double sink2 = double(h.sink()) * double(kLog2e);
+    float* q = work.q.get(std::size_t(p.d * kWidth));
+    float* s = work.s.get(std::size_t(kChunk) * kWidth);
+    float* sums = work.o.get(2 * cells);
+    float* maxima = sums + cells;
+    float* denominators = work.state.get(std::size_t(kWidth));
+    std::vector<double> total(std::size_t((last - first) * spec.width), 0.0);
+    std::vector<float> top(total.size(), 0.0f);
+    std::vector<Index> pairs(total.size(), 0);
+    const Index endToken = spec.q0 + pixelTokens(last - 1, spec.height, rowTokens).end;
+    KeyRun run;
+    for (Index row0 = spec.q0 + pixelTokens(first, spec.height, rowTokens).begin; row0 < endToken;
+         row0 += kWidth) {
+        Strip rows(p, row0);
+        rows.rows = int(std::min<Index>(rows.rows, endToken - row0));
+        const bool qFinite = packStrip(h, row0, q);
+        for (int r = 0; r < kWidth; ++r)
+            denominators[r] = r < rows.rows
+                                  ? float(withSink(double(pass.lse[row0 + r]) / kLn2, sink2))
+                                  : -kNegInf;
+        std::fill_n(sums, 2 * cells, 0.0f);
+        Index pixel = 0;
+        for (Index chunk = spec.k0; chunk < spec.k1; chunk += kChunk) {
+            context.check();
+            const int size = int(std::min<Index>(kChunk, spec.k1 - chunk));
+            const int n =
+                int(std::clamp<Index>(p.visibleEnd(row0 + rows.rows - 1) - chunk, 0, size));
+            if (n == 0) break;
+            run.set(h, chunk, n);
+            visibleScores(h, rows, run, 0, n, q, qFinite, s);
+            for (int c = 0; c < n; ++c)
+                for (int v = 0; v < kVecs; ++v) {
+                    float* at = s + c * kWidth + v * kLanes;
+                    hn::Store(
+                        exp2(hn::Sub(hn::Load(d, at), hn::Load(d, denominators + v * kLanes))), d,
+                        at);
+                }
+            if (spec.show != Show::All) {
+                work.flags.assign(std::size_t(n * kWidth), 0);
+                for (int r = 0; r < rows.rows; ++r) {
+                    keptRanges(*spec.mask, p, row0 + r, work.ranges);
+                    for (const Range& range : work.ranges)
+                        for (Index key = std::max<Index>(range.begin, chunk);
+                             key < std::min<Index>(range.end, chunk + n); ++key)
+                            work.flags[std::size_t((key - chunk) * kWidth + r)] = 1;
+                }
+                const std::uint8_t wanted = spec.show == Show::Kept;
+                for (int i = 0; i < n * kWidth; ++i)
+                    if (work.flags[std::size_t(i)] != wanted) s[i] = 0;
+            }
+            while (pixel < spec.width &&
+                   spec.k0 + pixelTokens(pixel, spec.width, colTokens).end <= chunk)
+                ++pixel;
+            for (Index b = pixel; b < spec.width; ++b) {
+                const Range tokens = pixelTokens(b, spec.width, colTokens);
+                const Index from = std::max<Index>(spec.k0 + tokens.begin - chunk, 0);
+                const Index to = std::min<Index>(spec.k0 + tokens.end - chunk, n);
+                if (from >= n) break;
+                for (int v = 0; v < kVecs; ++v) {
+                    V sum = hn::Load(d, sums + b * kWidth + v * kLanes);
+                    V max = hn::Load(d, maxima + b * kWidth + v * kLanes);
+                    for (Index c = from; c < to; ++c) {
+                        const V w = hn::Load(d, s + c * kWidth + v * kLanes);
+                        sum = hn::Add(sum, w);
+                        max = hn::Max(max, w);
+                    }
+                    hn::Store(sum, d, sums + b * kWidth + v * kLanes);
+                    hn::Store(max, d, maxima + b * kWidth + v * kLanes);
+                }
+            }
+        }
+        for (Index a = first; a < last; ++a) {
+            const Range tokens = pixelTokens(a, spec.height, rowTokens);
+            const int from = int(std::max<Index>(spec.q0 + tokens.begin - row0, 0));
+            const int to = int(std::min<Index>(spec.q0 + tokens.end - row0, rows.rows));
+            for (int r = from; r < to; ++r) {
+                const Index begin = rows.begin[r] - spec.k0, end = p.visibleEnd(row0 + r) - spec.k0;
+                for (Index b = 0; b < spec.width; ++b) {
+                    const Range cols = pixelTokens(b, spec.width, colTokens);
+                    const Index visible =
+                        std::min<Index>(cols.end, end) - std::max<Index>(cols.begin, begin);
+                    if (cols.begin >= end) break;
+                    if (visible <= 0) continue;
+                    const auto at = std::size_t((a - first) * spec.width + b);
+                    pairs[at] += visible;
+                    total[at] += double(sums[b * kWidth + r]);
+                    top[at] = std::max(top[at], maxima[b * kWidth + r]);
+                }
+            }
+        }
+    }
+    for (std::size_t i = 0; i < total.size(); ++i) {
+        double value = total[i];
+        if (pairs[i] == 0)
+            value = -1;
+        else if (spec.statistic == Statistic::Mean)
+            value /= double(pairs[i]);
+        else if (spec.statistic == Statistic::Max && !std::isnan(value))
+            value = double(top[i]);
+        pass.px[std::size_t(first * spec.width) + i] = float(value);
+    }
+}
+
+void antidiagonal(const Head& h, const AntidiagonalPass& pass, Index blockRow, Workspace& work,
+                  TaskContext& context) {
+    const D d;
+    const Problem& p = *h.problem;
+    const Index perBlock = pass.block / pass.stride, inner = pass.stride * p.d;
+    const float scale = p.scale * kLog2e / float(pass.stride);
+    float* score = pass.score + blockRow * pass.cols;
+    std::fill_n(score, pass.cols, 0.0f);
+    float* q = work.q.get(std::size_t(inner * kWidth));
+    float* s = work.s.get(std::size_t(pass.kGroups * kWidth));
+    const Index lastGroup = std::min((blockRow + 1) * perBlock, pass.qGroups);
+    std::vector<double> total(std::size_t(pass.cols), 0.0);
+    const float* rows[kChunk];
+    for (Index group0 = blockRow * perBlock; group0 < lastGroup; group0 += kWidth) {
+        const int groups = int(std::min<Index>(kWidth, lastGroup - group0));
+        std::fill_n(q, inner * kWidth, 0.0f);
+        for (int r = 0; r < groups; ++r)
+            for (Index t = 0; t < pass.stride; ++t) {
+                const Index row = (group0 + r) * pass.stride + pass.stride - 1 - t;
+                if (row >= p.Nq) continue;
+                const TensorView from = h.q.from(row);
+                for (Index c = 0; c < p.d; ++c)
+                    q[(t * p.d + c) * kWidth + r] = loadFloat(from.p, from.t, c) * scale;
+            }
+        const auto visible = [&](int r) {
+            return p.causal ? std::clamp<Index>(group0 + r + pass.offset + 1, 0, pass.kGroups)
+                            : pass.kGroups;
+        };
+        const Index end = visible(groups - 1);
+        for (Index chunk = 0; chunk < end; chunk += kChunk) {
+            context.check();
+            const int n = int(std::min<Index>(kChunk, end - chunk));
+            for (int c = 0; c < n; ++c) rows[c] = pass.keys + (chunk + c) * inner;
+            scoreStrip(rows, n, inner, q, s + chunk * kWidth);
+        }
+        for (Index c = std::max<Index>(0, visible(0)); c < end; ++c)
+            for (int r = 0; r < groups; ++r)
+                if (c >= visible(r)) s[c * kWidth + r] = kNegInf;
+        for (int v = 0; v < kVecs; ++v) {
+            float* at = s + v * kLanes;
+            V max = hn::Set(d, kNegInf), sum = hn::Zero(d);
+            for (Index c = 0; c < end; ++c) max = hn::Max(max, hn::Load(d, at + c * kWidth));
+            const V base = baseOf(max);
+            for (Index c = 0; c < end; ++c) {
+                const V w = exp2(hn::Sub(hn::Load(d, at + c * kWidth), base));
+                hn::Store(w, d, at + c * kWidth);
+                sum = hn::Add(sum, w);
+            }
+            const V inverse =
+                hn::IfThenZeroElse(hn::Eq(sum, hn::Zero(d)), hn::Div(hn::Set(d, 1.0f), sum));
+            HWY_ALIGN float lanes[kLanes];
+            for (Index b = 0; b * perBlock < end; ++b) {
+                V mass = hn::Zero(d);
+                for (Index c = b * perBlock; c < std::min(end, (b + 1) * perBlock); ++c)
+                    mass = hn::Add(mass, hn::Load(d, at + c * kWidth));
+                hn::Store(hn::Mul(mass, inverse), d, lanes);
+                for (int r = 0; r < kLanes && v * kLanes + r < groups; ++r)
+                    total[std::size_t(b)] += double(lanes[r]);
+            }
+        }
+    }
+    for (Index b = 0; b < pass.cols; ++b) score[b] = float(total[std::size_t(b)]);
+}
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace sparsight::kernels::cpu
+HWY_AFTER_NAMESPACE();
+
+#endif

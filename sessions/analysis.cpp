@@ -1,0 +1,163 @@
+#include "sessions/analysis.h"
+
+#include <algorithm>
+
+namespace sparsight::sessions {
+namespace {
+
+const HeadFacts* factsOf(const std::vector<HeadFacts>& facts, Index layer, Index head) {
+    const auto at = std::find_if(facts.begin(), facts.end(), [&](const HeadFacts& f) {
+        return f.layer == layer && f.head == head;
+    });
+    return at == facts.end() ? nullptr : &*at;
+}
+
+std::string headName(Index layer, Index head) {
+    return "L" + std::to_string(layer) + "H" + std::to_string(head);
+}
+
+/// Whether a method reads the retrieval score, which costs a pass over all heads when not stored.
+bool wantsRetrieval(const MethodSpec& method) {
+    return method.id == "retrieval-heads" && !method.params.texts.contains("heads") &&
+           !method.params.texts.contains("table");
+}
+
+}  // namespace
+
+CapturedLayer readLayer(const Session& session, const CaptureInfo& capture, Index layer) {
+    return {session.layer(capture.uuid, layer), session.stats(capture.uuid, layer)};
+}
+
+std::vector<HeadFacts> sessionHeadFacts(Session& session, const CaptureInfo& capture,
+                                        kernels::Backend& backend, const Job& job) {
+    std::vector<HeadFacts> facts = session.headFacts(capture.uuid);
+    const auto complete = std::size_t(capture.config.heads) * capture.layersDone.size();
+    if (facts.size() == complete) return facts;
+    facts.clear();
+    const auto layers = double(std::max<std::size_t>(1, capture.layersDone.size()));
+    for (std::size_t i = 0; i < capture.layersDone.size(); ++i) {
+        job.step(double(i) / layers, "heads of layer " + std::to_string(capture.layersDone[i]));
+        const CapturedLayer data = readLayer(session, capture, capture.layersDone[i]);
+        const auto rows =
+            headFacts(backend, *data.layer, *data.stats, capture.tokenIds, capture.truth,
+                      job.part(double(i) / layers, double(i + 1) / layers));
+        facts.insert(facts.end(), rows.begin(), rows.end());
+    }
+    if (session.mode() == OpenMode::ReadWrite) session.saveHeadFacts(capture.uuid, facts);
+    return facts;
+}
+
+std::vector<std::pair<Index, Index>> chosenHeads(const CaptureInfo& capture,
+                                                 const HeadChoice& choice) {
+    const Index heads = capture.config.heads;
+    if (choice.layer && std::find(capture.layersDone.begin(), capture.layersDone.end(),
+                                  *choice.layer) == capture.layersDone.end()) {
+        std::string done;
+        for (const Index l : capture.layersDone)
+            done += (done.empty() ? "" : ", ") + std::to_string(l);
+        throw Error(Errc::NotFound,
+                    "layer " + std::to_string(*choice.layer) +
+                        " is not in this capture; it holds: " + (done.empty() ? "no layer" : done));
+    }
+    if (choice.head && (*choice.head < 0 || *choice.head >= heads))
+        throw Error(Errc::NotFound, "head " + std::to_string(*choice.head) +
+                                        " does not exist; the model's query heads are 0.." +
+                                        std::to_string(heads - 1));
+    std::vector<std::pair<Index, Index>> result;
+    for (const Index l : capture.layersDone) {
+        if (choice.layer && l != *choice.layer) continue;
+        for (Index h = 0; h < heads; ++h)
+            if (!choice.head || h == *choice.head) result.emplace_back(l, h);
+    }
+    return result;
+}
+
+HeadInput sessionHeadInput(const CapturedLayer& layer, const std::vector<HeadFacts>& facts,
+                           Index head, kernels::Backend& backend) {
+    HeadInput input = headInput(*layer.layer, layer.stats.get(), head, backend);
+    if (const HeadFacts* f = factsOf(facts, layer.layer->layer, head))
+        input.retrievalScore = f->retrieval;
+    return input;
+}
+
+std::vector<MaskMetrics> sessionMaskMetrics(Session& session, const CaptureInfo& capture,
+                                            const MethodSpec& method, const HeadChoice& choice,
+                                            kernels::Backend& backend, const Job& job) {
+    const auto policy = makePolicy(method);
+    const auto heads = chosenHeads(capture, choice);
+    std::vector<HeadFacts> facts;
+    if (wantsRetrieval(method))
+        facts = sessionHeadFacts(session, capture, backend, job.part(0, 0.1));
+    const MetricsOptions options{capture.truth, true, true};
+    std::vector<MaskMetrics> rows;
+    CapturedLayer data;
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+        const auto [l, h] = heads[i];
+        job.step(0.1 + 0.9 * double(i) / double(heads.size()), headName(l, h));
+        if (!data.layer || data.layer->layer != l) data = readLayer(session, capture, l);
+        const HeadInput input = sessionHeadInput(data, facts, h, backend);
+        rows.push_back(measureMask(backend, input, headV(*data.layer, h),
+                                   policy->select(input, job), options, job));
+    }
+    if (session.mode() == OpenMode::ReadWrite) session.saveMaskMetrics(capture.uuid, method, rows);
+    return rows;
+}
+
+std::vector<RunLayer> sessionRunLayers(const Session& session, const CaptureInfo& capture,
+                                       const std::vector<HeadFacts>& facts,
+                                       const HeadChoice& choice) {
+    std::vector<RunLayer> layers;
+    for (const auto& [l, h] : chosenHeads(capture, choice)) {
+        if (layers.empty() || layers.back().layer->layer != l) {
+            const CapturedLayer data = readLayer(session, capture, l);
+            RunLayer run{data.layer, data.stats, {}, {}};
+            for (Index head = 0; head < capture.config.heads; ++head) {
+                const HeadFacts* f = factsOf(facts, l, head);
+                run.retrieval.push_back(f ? f->retrieval : std::nullopt);
+            }
+            layers.push_back(std::move(run));
+        }
+        layers.back().heads.push_back(h);
+    }
+    return layers;
+}
+
+std::vector<HeadOptions> sessionHeadOptions(Session& session, const CaptureInfo& capture,
+                                            const std::vector<MethodSpec>& methods, int points,
+                                            kernels::Backend& backend, const Job& job) {
+    const auto heads = chosenHeads(capture, {});
+    std::vector<HeadFacts> facts;
+    if (std::any_of(methods.begin(), methods.end(), wantsRetrieval))
+        facts = sessionHeadFacts(session, capture, backend, job.part(0, 0.1));
+    std::vector<HeadOptions> result;
+    CapturedLayer data;
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+        const auto [l, h] = heads[i];
+        job.step(0.1 + 0.9 * double(i) / double(heads.size()), headName(l, h));
+        if (!data.layer || data.layer->layer != l) data = readLayer(session, capture, l);
+        const HeadInput input = sessionHeadInput(data, facts, h, backend);
+        HeadOptions options{l, h, {}};
+        for (const MethodSpec& m : methods) {
+            const auto curve = recallCurve(backend, input, headV(*data.layer, h), m, points, job);
+            options.points.insert(options.points.end(), curve.begin(), curve.end());
+        }
+        result.push_back(std::move(options));
+    }
+    return result;
+}
+
+std::vector<double> retrievalScores(const CaptureInfo& capture,
+                                    const std::vector<HeadFacts>& facts) {
+    std::vector<double> scores(std::size_t(capture.config.layers * capture.config.heads), 0.0);
+    bool known = false;
+    for (const HeadFacts& f : facts)
+        if (f.retrieval) {
+            scores[std::size_t(f.layer * capture.config.heads + f.head)] = *f.retrieval;
+            known = true;
+        }
+    // A layer that is not captured has no scores, and 0 would call its heads streaming.
+    if (!known || capture.layersDone.size() < std::size_t(capture.config.layers)) return {};
+    return scores;
+}
+
+}  // namespace sparsight::sessions

@@ -1,0 +1,341 @@
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/model/runner.h"
+#include "core/model/safetensors.h"
+#include "core/model/tokenizer.h"
+
+using namespace sparsight;
+namespace fs = std::filesystem;
+
+namespace {
+
+const std::string kData = SPARSIGHT_TEST_DATA;
+const std::string kBookworm = SPARSIGHT_SOURCE_DIR "/resources/models/bookworm";
+
+struct Folder {
+    fs::path path;
+    Folder() {
+        std::string name = (fs::temp_directory_path() / "sparsight_model_XXXXXX").string();
+        REQUIRE(mkdtemp(name.data()) != nullptr);
+        path = name;
+    }
+    ~Folder() { fs::remove_all(path); }
+};
+
+nlohmann::json bookwormJson() {
+    std::ifstream in(kData + "/bookworm/bookworm_golden.json");
+    return nlohmann::json::parse(in);
+}
+
+std::vector<std::int32_t> idsOf(const StTensor& t) {
+    std::vector<std::int32_t> out;
+    for (const std::int64_t id : t.toInt()) out.push_back(std::int32_t(id));
+    return out;
+}
+
+/// Attention by the definition in float64. `probability(layer, head, row, P of keys 0 ..)` sees
+/// every row.
+template <class Probability>
+AttentionFn plainAttention(Probability probability) {
+    return [probability](const LayerCall& call) {
+        const kernels::Problem& p = call.problem;
+        const auto q = static_cast<const float*>(call.q.p), k = static_cast<const float*>(call.k.p),
+                   v = static_cast<const float*>(call.v.p);
+        auto* o = static_cast<float*>(call.o.p);
+        std::vector<double> row(std::size_t(p.Nk)), sum(std::size_t(p.dv));
+        for (Index h = 0; h < p.Hq; ++h)
+            for (Index i = 0; i < p.Nq; ++i) {
+                double total = 0;
+                std::fill(sum.begin(), sum.end(), 0.0);
+                std::fill(row.begin(), row.end(), 0.0);
+                for (Index j = 0; j < p.visibleEnd(i); ++j) {
+                    double s = 0;
+                    for (Index c = 0; c < p.d; ++c)
+                        s += double(q[h * call.q.sh + i * call.q.sn + c]) *
+                             double(k[p.kvHead(h) * call.k.sh + j * call.k.sn + c]);
+                    const double e = std::exp(double(p.scale) * s);
+                    row[std::size_t(j)] = e;
+                    total += e;
+                    for (Index c = 0; c < p.dv; ++c)
+                        sum[std::size_t(c)] +=
+                            e * double(v[p.kvHead(h) * call.v.sh + j * call.v.sn + c]);
+                }
+                for (double& x : row) x /= total;
+                for (Index c = 0; c < p.dv; ++c)
+                    o[h * call.o.sh + i * call.o.sn + c] = float(sum[std::size_t(c)] / total);
+                probability(call.layer, h, i, row);
+            }
+    };
+}
+
+const auto kNobody = [](Index, Index, Index, const std::vector<double>&) {};
+
+double largestDifference(const std::vector<float>& a, const float* b) {
+    double most = 0;
+    for (std::size_t i = 0; i < a.size(); ++i)
+        most = std::max(most, std::abs(double(a[i]) - double(b[i])));
+    return most;
+}
+
+std::int32_t argmax(const std::vector<float>& logits) {
+    return std::int32_t(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+double negativeLogProbability(const float* logits, Index vocab, std::int32_t id) {
+    const double most = double(*std::max_element(logits, logits + vocab));
+    double sum = 0;
+    for (Index i = 0; i < vocab; ++i) sum += std::exp(double(logits[i]) - most);
+    return most + std::log(sum) - double(logits[id]);
+}
+
+/// A copy of the tiny model whose tensor `name` is changed; removed when `edit` clears its shape.
+void copyModel(const fs::path& to, const std::string& name,
+               const std::function<void(std::vector<float>&, std::vector<Index>&)>& edit) {
+    const fs::path from = kData + "/models/llama";
+    fs::copy_file(from / "config.json", to / "config.json");
+    const SafeTensors file = SafeTensors::openFile(from / "model.safetensors");
+    std::map<std::string, std::vector<float>> values;
+    std::vector<StWrite> out;
+    for (const auto& [key, t] : file.tensors()) {
+        std::vector<Index> shape = t.shape;
+        values[key] = t.toFloat();
+        if (key == name) edit(values[key], shape);
+        if (!shape.empty()) out.push_back({key, StDType::F32, shape, values[key].data()});
+    }
+    writeSafeTensors(to / "model.safetensors", out);
+}
+
+std::string messageOf(const fs::path& model, Errc code) {
+    try {
+        loadModel(model, 1);
+    } catch (const Error& e) {
+        CHECK(e.code() == code);
+        return e.what();
+    }
+    FAIL("no Error");
+    return {};
+}
+
+}  // namespace
+
+TEST_CASE("bookworm: ids, logits and every attention probability are those of transformers",
+          "[model]") {
+    const auto golden = SafeTensors::openFile(kData + "/bookworm/bookworm_golden.safetensors");
+    const auto ids = idsOf(golden.at("input_ids"));
+    const auto text =
+        Tokenizer::load(kBookworm)->encode(bookwormJson().at("text").get<std::string>());
+    REQUIRE(text.ids.size() >= ids.size());
+    CHECK(std::equal(ids.begin(), ids.end(), text.ids.begin()));
+
+    const auto model = loadModel(kBookworm, 2);
+    const ModelConfig& c = model->config();
+    const std::vector<float> attn = golden.at("attn").toFloat();
+    const Index n = Index(ids.size());
+    double worst = 0;
+    KvCache cache(c, n);
+    model->forward(
+        ids, cache, plainAttention([&](Index l, Index h, Index i, const std::vector<double>& p) {
+            const float* expected = attn.data() + ((l * c.heads + h) * n + i) * n;
+            for (Index j = 0; j < n; ++j)
+                worst = std::max(worst, std::abs(p[std::size_t(j)] - double(expected[j])));
+        }));
+    CHECK(worst < 1e-3);
+    CHECK(cache.length() == n);
+
+    const std::vector<float> logits = golden.at("logits").toFloat();
+    const auto positions = golden.at("logit_positions").toInt();
+    for (std::size_t i = 0; i < positions.size(); ++i) {
+        std::vector<float> row(std::size_t(c.vocab));
+        model->logits(positions[i], positions[i] + 1, row.data());
+        CHECK(largestDifference(row, logits.data() + Index(i) * c.vocab) < 2e-3);
+    }
+}
+
+TEST_CASE("bookworm: the needle prompt's greedy answer and its likelihood", "[model]") {
+    const auto golden = bookwormJson();
+    const auto tokenizer = Tokenizer::load(kBookworm);
+    auto ids = tokenizer->encode(golden.at("needle_prompt").get<std::string>()).ids;
+    REQUIRE(Index(ids.size()) == golden.at("n_tokens").get<Index>());
+    const auto model = loadModel(kBookworm);
+    const auto backend = kernels::makeBackend();
+    const AttentionFn dense = denseAttention(*backend);
+    const Index vocab = model->config().vocab, prompt = Index(ids.size());
+
+    KvCache cache(model->config(), prompt + 8);
+    model->forward(ids, cache, dense);
+    std::vector<float> row(static_cast<std::size_t>(vocab)),
+        all(static_cast<std::size_t>(prompt * vocab));
+    model->logits(0, prompt, all.data());
+    double nll = 0;
+    for (Index i = 0; i + 1 < prompt; ++i)
+        nll += negativeLogProbability(all.data() + i * vocab, vocab, ids[std::size_t(i) + 1]);
+    std::copy(all.end() - vocab, all.end(), row.begin());
+    for (int i = 0; i < 8; ++i) {
+        const std::int32_t next = argmax(row);
+        nll += negativeLogProbability(row.data(), vocab, next);
+        ids.push_back(next);
+        model->forward(std::span(ids).last(1), cache, dense);
+        model->logits(0, 1, row.data());
+    }
+    const std::string answer = tokenizer->decode(std::span(ids).last(8));
+    CAPTURE(answer);
+    CHECK(answer.starts_with(" 41857"));
+    CHECK(nll == Approx(golden.at("sum_neg_logprob_needle_prompt").get<double>()).epsilon(1e-3));
+}
+
+TEST_CASE("tiny llama models agree with transformers", "[model]") {
+    const std::string name = GENERATE("llama", "llama_linear");
+    const std::string directory = kData + "/models/" + name;
+    const auto golden = SafeTensors::openFile(directory + "/golden.safetensors");
+    const auto model = loadModel(directory, 1);
+    const ModelConfig& c = model->config();
+    for (const char* prompt : {"p0", "p1", "p2"}) {
+        CAPTURE(name, prompt);
+        const std::string p = prompt;
+        const auto ids = idsOf(golden.at(p + ".input_ids"));
+        const Index n = Index(ids.size());
+        double worst = 0;
+        const auto plain =
+            plainAttention([&](Index l, Index h, Index i, const std::vector<double>& x) {
+                const std::vector<float> attn =
+                    golden.at(p + ".L" + std::to_string(l) + ".attn").toFloat();
+                for (Index j = 0; j < n; ++j)
+                    worst =
+                        std::max(worst, std::abs(x[std::size_t(j)] -
+                                                 double(attn[std::size_t((h * n + i) * n + j)])));
+            });
+        KvCache cache(c, n);
+        model->forward(ids, cache, [&](const LayerCall& call) {
+            plain(call);
+            const auto close = [&](const kernels::TensorView& x, Index heads, const char* tensor) {
+                const std::vector<float> expected =
+                    golden.at(p + ".L" + std::to_string(call.layer) + tensor).toFloat();
+                double most = 0, largest = 0;
+                for (Index h = 0; h < heads; ++h)
+                    for (Index i = 0; i < n; ++i)
+                        for (Index e = 0; e < c.headDim; ++e) {
+                            const double y =
+                                double(expected[std::size_t((h * n + i) * c.headDim + e)]);
+                            largest = std::max(largest, std::abs(y));
+                            const double at =
+                                double(static_cast<const float*>(x.p)[h * x.sh + i * x.sn + e]);
+                            most = std::max(most, std::abs(at - y));
+                        }
+                CHECK(most < 2e-5 * largest);
+            };
+            close(call.q, c.heads, ".q");
+            close(call.k, c.kvHeads, ".k");
+            close(call.v, c.kvHeads, ".v");
+        });
+        CHECK(worst < 2e-5);
+        std::vector<float> logits(std::size_t(4 * c.vocab));
+        model->logits(n - 4, n, logits.data());
+        CHECK(largestDifference(logits, golden.at(p + ".logits_last4").toFloat().data()) < 2e-4);
+    }
+}
+
+TEST_CASE("decoding with the cache equals a forward of everything", "[model]") {
+    const std::string directory = kData + "/models/llama";
+    const auto golden = SafeTensors::openFile(directory + "/golden.safetensors");
+    const auto ids = idsOf(golden.at("p1.input_ids"));
+    const Index n = Index(ids.size());
+    const auto model = loadModel(directory, 1);
+    const Index vocab = model->config().vocab;
+    const AttentionFn attention = plainAttention(kNobody);
+
+    std::vector<float> full(static_cast<std::size_t>(n * vocab)),
+        row(static_cast<std::size_t>(vocab));
+    KvCache whole(model->config(), n);
+    model->forward(ids, whole, attention);
+    model->logits(0, n, full.data());
+
+    KvCache cache(model->config(), n + 3);
+    model->forward(std::span(ids).first(20), cache, attention);
+    for (Index i = 20; i < n; ++i) {
+        model->forward(std::span(ids).subspan(std::size_t(i), 1), cache, attention);
+        model->logits(0, 1, row.data());
+        CHECK(largestDifference(row, full.data() + i * vocab) < 2e-5);
+    }
+    CHECK(cache.length() == n);
+}
+
+TEST_CASE("a forward that stops early keeps the same layers and has no logits", "[model]") {
+    const auto model = loadModel(kData + "/models/llama", 1);
+    const std::vector<std::int32_t> ids{5, 6, 7, 8};
+    std::vector<Index> seen;
+    const AttentionFn attention = [&, plain = plainAttention(kNobody)](const LayerCall& call) {
+        seen.push_back(call.layer);
+        plain(call);
+    };
+    KvCache cache(model->config(), 4, KvCache::Keep::LastLayer);
+    model->forward(ids, cache, attention, {}, 0);
+    CHECK(seen == std::vector<Index>{0});
+    std::vector<float> row(std::size_t(model->config().vocab));
+    CHECK_THROWS_AS(model->logits(0, 1, row.data()), Error);
+    // One layer's cache holds nothing to go on from.
+    KvCache longer(model->config(), 8, KvCache::Keep::LastLayer);
+    model->forward(ids, longer, attention);
+    CHECK_THROWS_AS(model->forward(ids, longer, attention), Error);
+}
+
+TEST_CASE("what the model cannot run is refused with a reason", "[model]") {
+    const auto model = loadModel(kData + "/models/llama", 1);
+    const AttentionFn attention = plainAttention(kNobody);
+    const auto refused = [&](const std::vector<std::int32_t>& ids, Index capacity) {
+        KvCache cache(model->config(), capacity);
+        try {
+            model->forward(ids, cache, attention);
+        } catch (const Error& e) {
+            CHECK(e.code() == Errc::Usage);
+            CHECK(cache.length() == 0);
+            return std::string(e.what());
+        }
+        FAIL("no Error");
+        return std::string();
+    };
+    refused({}, 4);
+    CHECK(refused({1, 416}, 4).find("416") != std::string::npos);
+    refused({1, -1}, 4);
+    refused({1, 2, 3}, 2);
+
+    KvCache cache(model->config(), 4);
+    const std::vector<std::int32_t> ids{1, 2, 3};
+    CHECK_THROWS_AS(model->forward(ids, cache, attention, Job({}, [] { return true; })), Cancelled);
+    CHECK(cache.length() == 0);
+}
+
+TEST_CASE("damaged weights are named", "[model]") {
+    const std::string name = "model.layers.1.mlp.up_proj.weight";
+    Folder folder;
+    SECTION("NaN") {
+        copyModel(folder.path, name, [](auto& values, auto&) { values[17] = std::nanf(""); });
+        CHECK(messageOf(folder.path, Errc::Format).find(name) != std::string::npos);
+    }
+    SECTION("missing") {
+        copyModel(folder.path, name, [](auto&, auto& shape) { shape.clear(); });
+        CHECK(messageOf(folder.path, Errc::Format).find(name) != std::string::npos);
+    }
+    SECTION("another shape") {
+        copyModel(folder.path, name, [](auto&, auto& shape) { std::swap(shape[0], shape[1]); });
+        CHECK(messageOf(folder.path, Errc::Format).find(name) != std::string::npos);
+    }
+    SECTION("activations that overflow name the layer") {
+        copyModel(folder.path, name, [](auto& values, auto&) {
+            for (float& x : values) x = 3e38f;
+        });
+        const auto model = loadModel(folder.path, 1);
+        KvCache cache(model->config(), 4);
+        const std::vector<std::int32_t> ids{1, 2, 3};
+        try {
+            model->forward(ids, cache, plainAttention(kNobody));
+            FAIL("no Error");
+        } catch (const Error& e) {
+            CHECK(e.code() == Errc::Format);
+            CHECK(std::string(e.what()).find("layer 1") != std::string::npos);
+        }
+    }
+}

@@ -1,0 +1,346 @@
+#include <unistd.h>
+#include <catch2/catch.hpp>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/model/config.h"
+#include "core/model/safetensors.h"
+#include "core/model/tokenizer.h"
+#include "core/model/tokenizer/bpe.h"
+#include "core/model/tokenizer/regex.h"
+#include "core/model/tokenizer/unicode.h"
+#include "kernels/base/error.h"
+
+using namespace sparsight;
+using nlohmann::json;
+
+namespace {
+
+const std::string kData = std::string(SPARSIGHT_TEST_DATA) + "/tokenizers/";
+
+json readJson(const std::string& path) {
+    std::ifstream in(path);
+    REQUIRE(in);
+    return json::parse(in);
+}
+
+std::vector<std::array<Index, 2>> chars(const Encoding& e) {
+    std::vector<std::array<Index, 2>> out;
+    for (const TokenOffset& o : e.offsets) out.push_back({o.begin, o.end});
+    return out;
+}
+
+/// Byte position of every code point, and one more for the end.
+std::vector<Index> bytePositions(const std::string& text) {
+    std::vector<Index> at;
+    for (std::size_t i = 0; i < text.size(); ++i)
+        if ((static_cast<unsigned char>(text[i]) & 0xc0) != 0x80) at.push_back(Index(i));
+    at.push_back(Index(text.size()));
+    return at;
+}
+
+/// A small byte-level tokenizer to change in tests.
+json small() {
+    json vocab = json::object();
+    for (int b = 0; b < 256; ++b) {
+        std::string spelled;
+        text::appendUtf8(spelled, text::byteToChar(static_cast<unsigned char>(b)));
+        vocab[spelled] = b;
+    }
+    vocab["ab"] = 256;
+    vocab["abc"] = 257;
+    return {{"added_tokens", json::array()},
+            {"normalizer", nullptr},
+            {"pre_tokenizer",
+             {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}},
+            {"post_processor", nullptr},
+            {"decoder", {{"type", "ByteLevel"}}},
+            {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", {"a b", "ab c"}}}}};
+}
+
+std::shared_ptr<const Tokenizer> load(const json& j) {
+    // By process: tests of this program run beside each other.
+    const auto file = std::filesystem::temp_directory_path() /
+                      ("sparsight_tokenizer_" + std::to_string(getpid()) + ".json");
+    struct Remove {
+        std::filesystem::path path;
+        ~Remove() { std::filesystem::remove(path); }
+    } remove{file};
+    std::ofstream(file) << j.dump();
+    return Tokenizer::load(file);
+}
+
+Errc failure(const json& j, std::string& message) {
+    try {
+        load(j);
+    } catch (const Error& e) {
+        message = e.what();
+        return e.code();
+    }
+    FAIL("no error");
+    return Errc::Io;
+}
+
+}  // namespace
+
+TEST_CASE("every golden string gives the library's ids, tokens and offsets", "[tokenizer]") {
+    const std::string kind =
+        GENERATE("llama3", "qwen2", "digits", "gpt2", "neox", "o200k", "roberta");
+    const auto t = Tokenizer::load(kData + kind);
+    const json golden = readJson(kData + kind + "/golden.json");
+    CHECK(t->vocabSize() == golden["vocab_size"].get<Index>());
+    REQUIRE(golden["single"].size() > 20);
+    for (const json& g : golden["single"]) {
+        const auto text = g["text"].get<std::string>();
+        CAPTURE(kind, text);
+        const Encoding e = t->encode(text);
+        CHECK(e.ids == g["ids"].get<std::vector<std::int32_t>>());
+        CHECK(e.tokens == g["tokens"].get<std::vector<std::string>>());
+        CHECK(chars(e) == g["offsets"].get<std::vector<std::array<Index, 2>>>());
+        CHECK(e.typeIds == g["type_ids"].get<std::vector<std::uint8_t>>());
+        CHECK(e.special == g["special_mask"].get<std::vector<std::uint8_t>>());
+        CHECK(t->encode(text, false).ids == g["ids_plain"].get<std::vector<std::int32_t>>());
+        CHECK(t->decode(e.ids) == g["decoded"].get<std::string>());
+        CHECK(t->decode(e.ids, false) == g["decoded_with_special"].get<std::string>());
+        const std::vector<Index> at = bytePositions(text);
+        for (const TokenOffset& o : e.offsets) {
+            CHECK(o.byteBegin == at[std::size_t(o.begin)]);
+            CHECK(o.byteEnd == at[std::size_t(o.end)]);
+        }
+    }
+    for (const json& g : golden["pair"]) {
+        const auto a = g["a"].get<std::string>(), b = g["b"].get<std::string>();
+        CAPTURE(kind, a, b);
+        const Encoding e = t->encodePair(a, b);
+        CHECK(e.ids == g["ids"].get<std::vector<std::int32_t>>());
+        CHECK(e.typeIds == g["type_ids"].get<std::vector<std::uint8_t>>());
+        CHECK(chars(e) == g["offsets"].get<std::vector<std::array<Index, 2>>>());
+        for (std::size_t i = 0; i < e.ids.size(); ++i) {  // bytes count in the token's own text
+            if (g["sequence_ids"][i].is_null()) continue;
+            const std::vector<Index> at = bytePositions(g["sequence_ids"][i] == 0 ? a : b);
+            CHECK(e.offsets[i].byteBegin == at[std::size_t(e.offsets[i].begin)]);
+            CHECK(e.offsets[i].byteEnd == at[std::size_t(e.offsets[i].end)]);
+        }
+    }
+}
+
+TEST_CASE("the sample model's tokenizer gives the stored ids", "[tokenizer]") {
+    const auto t = Tokenizer::load(resolveModel("bookworm"));
+    CHECK(t->summary() == "byte-level BPE, 4096 tokens");
+    const json golden =
+        readJson(std::string(SPARSIGHT_TEST_DATA) + "/bookworm/bookworm_golden.json");
+    CHECK(Index(t->encode(golden["needle_prompt"].get<std::string>()).ids.size()) ==
+          golden["n_tokens"].get<Index>());
+    const auto text = golden["text"].get<std::string>();
+    const Encoding e = t->encode(text);
+    const std::vector<std::int32_t> stored = {
+        0,    337,  260,  2093, 1351, 13,   589,  340,  505,  303,  322,  280, 596,  13,   323,
+        602,  15,   654,  323,  1714, 714,  705,  737,  3700, 464,  871,  264, 1567, 2836, 330,
+        367,  13,   431,  3700, 323,  602,  317,  398,  1358, 462,  1104, 594, 431,  260,  1871,
+        71,   1369, 438,  339,  458,  1574, 13,   606,  311,  386,  73,   311, 1838, 402,  586,
+        2788, 476,  356,  264,  1567, 2836, 13,   3410, 1136, 303,  1011, 344, 3784, 455,  260,
+        1734, 78,   759,  13,   272,  468,  15,   303,  1399, 841,  323,  505, 464,  871,  317,
+        15,   654,  323,  1224, 508,  3841, 14,   1305, 70,   1222, 13,   606, 311,  13,   283,
+        303,  1399, 3581, 339,  323,  1701, 1490, 13,   615,  378,  2377, 586, 898,  3425, 618,
+        260,  582,  1955, 13,   332,  1165, 716,  1238};
+    REQUIRE(e.ids.size() >= stored.size());
+    CHECK(std::vector<std::int32_t>(e.ids.begin(), e.ids.begin() + std::ptrdiff_t(stored.size())) ==
+          stored);
+    CHECK(t->decode(e.ids) == text);
+    Index done = 0;  // the offsets cover the text without a gap
+    for (std::size_t i = 1; i < e.ids.size(); ++i) {
+        CHECK(e.offsets[i].byteBegin <= done);
+        done = std::max(done, e.offsets[i].byteEnd);
+    }
+    CHECK(done == Index(text.size()));
+}
+
+TEST_CASE("added tokens: longest first, white space, whole words", "[tokenizer]") {
+    json j = small();
+    const auto added = [](int id, const char* content, bool single, bool left, bool right) {
+        return json{{"id", id},        {"content", content}, {"single_word", single},
+                    {"lstrip", left},  {"rstrip", right},    {"normalized", false},
+                    {"special", false}};
+    };
+    j["added_tokens"] = {
+        added(258, "<x>", false, false, false), added(259, "<x><y>", false, false, false),
+        added(260, "<m>", false, true, true), added(261, "who", true, false, false)};
+    const auto t = load(j);
+    CHECK(t->encode("<x><y><x>").ids == std::vector<std::int32_t>{259, 258});
+    const Encoding strip = t->encode("a  <m> b");
+    CHECK(strip.ids == std::vector<std::int32_t>{'a', 260, 'b'});
+    CHECK(strip.tokens[1] == "  <m> ");
+    CHECK(chars(strip)[1] == std::array<Index, 2>{1, 7});
+    CHECK(t->encode("who").ids == std::vector<std::int32_t>{261});
+    CHECK(t->encode("whom").ids == std::vector<std::int32_t>{'w', 'h', 'o', 'm'});
+    CHECK(t->encode("a<m> <m>b").ids == std::vector<std::int32_t>{'a', 260, 260, 'b'});
+}
+
+TEST_CASE("split behaviours, by hand", "[tokenizer]") {
+    struct Case {
+        const char* behavior;
+        bool invert;  ///< false: cut at each "-"; true: cut at what is not a letter
+        std::vector<std::string> pieces;
+    };
+    const Case c = GENERATE(
+        Case{"Removed", false, {"a", "b"}}, Case{"Isolated", false, {"a", "-", "-", "b", "-"}},
+        Case{"Contiguous", false, {"a", "--", "b", "-"}},
+        Case{"MergedWithPrevious", false, {"a-", "-", "b-"}},
+        Case{"MergedWithNext", false, {"a", "-", "-b", "-"}}, Case{"Removed", true, {"a", "b"}},
+        Case{"Isolated", true, {"a", "--", "b", "-"}},
+        Case{"Contiguous", true, {"a", "--", "b", "-"}},
+        Case{"MergedWithPrevious", true, {"a--", "b-"}},
+        Case{"MergedWithNext", true, {"a", "--b", "-"}});
+    json j = small();
+    int id = 300;  // every piece that any cut could give is a token, so that the cuts show
+    for (const char* piece :
+         {"--", "a-", "b-", "-b", "--b", "a--", "-b-", "-a", "a--b", "--b-", "a--b-"})
+        j["model"]["vocab"][piece] = id++;
+    j["model"]["ignore_merges"] = true;
+    const json pattern = c.invert ? json{{"Regex", "[a-z]"}} : json{{"String", "-"}};
+    j["pre_tokenizer"] = {
+        {"type", "Sequence"},
+        {"pretokenizers",
+         {{{"type", "Split"}, {"pattern", pattern}, {"behavior", c.behavior}, {"invert", c.invert}},
+          {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}};
+    CAPTURE(c.behavior, c.invert);
+    CHECK(load(j)->encode("a--b-").tokens == c.pieces);
+}
+
+TEST_CASE("normalised text keeps offsets into the original", "[tokenizer]") {
+    json j = small();
+    j["normalizer"] = {{"type", "NFC"}};
+    const auto t = load(j);
+    // e + combining acute becomes one character: its range is that of the e, what follows keeps its
+    // own
+    const Encoding e = t->encode("e\xcc\x81x");
+    CHECK(e.ids == std::vector<std::int32_t>{0xc3, 0xa9, 'x'});
+    CHECK(chars(e) == std::vector<std::array<Index, 2>>{{0, 1}, {0, 1}, {2, 3}});
+    CHECK(e.offsets[2].byteBegin == 3);
+    // Two marks in the wrong order, and a Hangul syllable in parts.
+    CHECK(t->decode(t->encode("a\xcc\x81\xcc\xa3").ids) == "\xe1\xba\xa1\xcc\x81");
+    CHECK(t->decode(t->encode("\xe1\x84\x92\xe1\x85\xa1\xe1\x86\xab").ids) == "\xed\x95\x9c");
+}
+
+TEST_CASE("normalisation equals ICU's own", "[tokenizer]") {
+    // Characters that compose, decompose, reorder or are excluded from composition.
+    const char32_t some[] = {U'a',   U'e',   0xe9,    0x301,  0x323,  0x308, 0x1e69, 0x307,
+                             0x345,  0xac00, 0x1100,  0x1161, 0x11a8, 0x958, 0x93c,  0x915,
+                             0x2126, 0xfb01, 0x1f600, 0x30ab, 0x3099, 0x212b};
+    std::uint64_t seed = 7;
+    for (int round = 0; round < 20000; ++round) {
+        std::string s;
+        for (int i = 0; i < 6; ++i) {
+            seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+            text::appendUtf8(s, some[(seed >> 33) % std::size(some)]);
+        }
+        for (const auto form :
+             {text::Form::NFC, text::Form::NFD, text::Form::NFKC, text::Form::NFKD}) {
+            const text::Normalized n = text::normalize(form, s, std::vector<text::Span>(s.size()));
+            REQUIRE(text::isNormalized(form, n.text));
+            REQUIRE(n.spans.size() == n.text.size());
+            // Equivalent to the original: both have the same full decomposition.
+            const auto full = form == text::Form::NFC || form == text::Form::NFD ? text::Form::NFD
+                                                                                 : text::Form::NFKD;
+            const std::vector<text::Span> none(2 * s.size() + 64);
+            REQUIRE(text::normalize(full, n.text, std::vector<text::Span>(n.text.size())).text ==
+                    text::normalize(full, s, none).text);
+        }
+    }
+}
+
+TEST_CASE("a word of 100,000 letters takes no quadratic time", "[tokenizer]") {
+    const auto t = Tokenizer::load(resolveModel("bookworm"));
+    std::string word;
+    for (int i = 0; i < 100000; ++i) word += char('a' + (i * 7 + i / 13) % 26);
+    const auto start = std::chrono::steady_clock::now();
+    const Encoding e = t->encode(word, false);
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(2));
+    CHECK(t->decode(e.ids) == word);
+    std::string spaces(100000, ' ');
+    CHECK(t->decode(t->encode(spaces, false).ids) == spaces);
+}
+
+TEST_CASE("text that is not UTF-8 is refused with its place", "[tokenizer]") {
+    const auto t = load(small());
+    for (const char* bad :
+         {"ab\xff", "ab\xc0\xaf", "ab\xed\xa0\x80", "ab\xe2\x82", "ab\x80", "ab\xf5\x80\x80\x80"})
+        CHECK_THROWS_WITH(t->encode(bad), Catch::Contains("UTF-8") && Catch::Contains("byte 2"));
+    // One U+FFFD for each maximal broken piece.
+    CHECK(text::lossyUtf8("a\xe2\x82z\xff\xf0\x9f\x98") ==
+          "a\xef\xbf\xbdz\xef\xbf\xbd\xef\xbf\xbd");
+    CHECK(t->decode(std::vector<std::int32_t>{0xe2, 'z', 9999}) == "\xef\xbf\xbdz");
+}
+
+TEST_CASE("patterns mean what they mean in Oniguruma", "[tokenizer]") {
+    const auto ends = [](const char* pattern, const std::string& s) {
+        return text::Regex(pattern, "test").find(s);
+    };
+    using M = std::vector<std::pair<std::size_t, std::size_t>>;
+    CHECK(ends(R"(\s)", "\xe1\xa0\x8e") == M{});                 // U+180E is no white space
+    CHECK(ends(R"(\s+)", "\xc2\x85\xe3\x80\x80") == M{{0, 5}});  // U+0085, U+3000 are
+    CHECK(ends(R"([^\s]+)", "a\xe2\x80\x8b ") == M{{0, 4}});     // U+200B is not
+    CHECK(ends(R"(\w+)", "e\xcc\x81-") == M{{0, 3}});            // marks belong to words
+    CHECK(ends("(?i:'s)", "'\xc5\xbf") == M{{0, 3}});            // long s
+    CHECK(ends("a*", "baac") == M{{0, 0}, {1, 3}, {4, 4}});  // empty match behind one is skipped
+    CHECK(ends(R"([]a]+)", "]a[") == M{{0, 2}});
+    CHECK_THROWS_WITH(text::Regex("(", "here"), Catch::Contains("here"));
+    CHECK_THROWS_WITH(text::Regex("[a-z&&[^b]]", "here"), Catch::Contains("nested"));
+}
+
+TEST_CASE("what is not supported is refused by name", "[tokenizer]") {
+    std::string message;
+    json j = small();
+    j["model"] = {{"type", "Unigram"}, {"vocab", json::array()}};
+    CHECK(failure(j, message) == Errc::Unsupported);
+    CHECK(message.find("Unigram") != std::string::npos);
+    j = small();
+    j["normalizer"] = {{"type", "Lowercase"}};
+    CHECK(failure(j, message) == Errc::Unsupported);
+    CHECK(message.find("Lowercase") != std::string::npos);
+    j = small();
+    j["pre_tokenizer"] = {{"type", "Metaspace"}};
+    CHECK(failure(j, message) == Errc::Unsupported);
+    CHECK(message.find("Metaspace") != std::string::npos);
+    j = small();
+    j["pre_tokenizer"] = nullptr;
+    CHECK(failure(j, message) == Errc::Unsupported);
+    j = small();
+    j["model"]["byte_fallback"] = true;
+    CHECK(failure(j, message) == Errc::Unsupported);
+    CHECK(message.find("byte_fallback") != std::string::npos);
+    j = small();
+    j["decoder"] = {{"type", "CTC"}};
+    CHECK(failure(j, message) == Errc::Unsupported);
+    CHECK(message.find("CTC") != std::string::npos);
+}
+
+TEST_CASE("damaged tokenizer files are errors", "[tokenizer]") {
+    std::string message;
+    json j = small();
+    j["model"]["merges"] = {"a"};
+    CHECK(failure(j, message) == Errc::Format);
+    j["model"]["merges"] = {"a b", "zz q"};
+    CHECK(failure(j, message) == Errc::Format);
+    CHECK(message.find("zz") != std::string::npos);
+    j = small();
+    j["model"]["vocab"]["huge"] = 2000000000u;
+    CHECK(failure(j, message) == Errc::Format);
+    j = small();
+    j["model"]["vocab"]["negative"] = -1;
+    CHECK(failure(j, message) == Errc::Format);
+    j = small();
+    j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", 3}, {"behavior", "Isolated"}};
+    CHECK(failure(j, message) == Errc::Format);
+    CHECK(failure(json::array(), message) == Errc::Format);
+    CHECK(failure({{"a", 1}}, message) == Errc::Format);
+    json deep = {{"type", "NFC"}};
+    for (int i = 0; i < 30; ++i) deep = {{"type", "Sequence"}, {"normalizers", {deep}}};
+    j = small();
+    j["normalizer"] = deep;
+    CHECK(failure(j, message) == Errc::Format);
+    CHECK_THROWS_AS(Tokenizer::load("/nonexistent"), Error);
+}

@@ -1,0 +1,47 @@
+#include "ui/engine.h"
+
+#include "ui/shell/ui_log.h"
+
+namespace sparsight::ui {
+
+Engine::Engine(QObject* parent)
+    : QObject(parent),
+      m_quickBackend(kernels::makeBackend()),
+      m_longBackend(kernels::makeBackend()) {
+    for (QThreadPool* p : {&m_quick, &m_long}) {
+        p->setMaxThreadCount(1);
+        p->setExpiryTimeout(-1);
+    }
+    // `ended` comes from the lane's thread: the count is kept here, on the GUI thread, by the
+    // queued call. A result's continuation is queued right behind it.
+    connect(this, &Engine::ended, this, [this](const QString& tag, const QString& outcome) {
+        --m_running;
+        uiLog(QStringLiteral("job"),
+              {{QStringLiteral("tag"), tag}, {QStringLiteral("outcome"), outcome}});
+    });
+}
+
+Engine::~Engine() {
+    stopAll();
+    m_quick.waitForDone();
+    m_long.waitForDone();
+}
+
+void Engine::begin(const QString& tag) {
+    ++m_running;
+    emit began(tag);
+}
+
+void Engine::stop(const QString& tag) {
+    if (const auto flag = m_stops.value(tag)) *flag = true;
+}
+
+void Engine::stopAll() {
+    for (const auto& flag : std::as_const(m_stops)) *flag = true;
+}
+
+std::shared_ptr<kernels::Backend> Engine::backend(Lane lane) const {
+    return lane == Quick ? m_quickBackend : m_longBackend;
+}
+
+}  // namespace sparsight::ui

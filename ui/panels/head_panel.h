@@ -1,0 +1,28 @@
+#pragma once
+
+#include <QWidget>
+
+class QLabel;
+class QFormLayout;
+
+namespace sparsight::ui {
+
+class Document;
+class Engine;
+
+/// What the selected head is: its numbers with units, its label and, in words, why it has it.
+class HeadPanel : public QWidget {
+    Q_OBJECT
+public:
+    HeadPanel(Document* document, Engine* engine, QWidget* parent = nullptr);
+
+private:
+    void refresh();
+    QLabel* addRow(QFormLayout* form, const QString& name, const QString& objectName, const QString& help);
+
+    Document* m_document;
+    QLabel *m_title, *m_label, *m_why;
+    QLabel *m_retrieval, *m_sink, *m_local, *m_entropy, *m_distance, *m_streaming, *m_group;
+};
+
+}  // namespace sparsight::ui

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <QWidget>
+#include <vector>
+
+class QCheckBox;
+class QGridLayout;
+class QLabel;
+class QSlider;
+class QPushButton;
+class QToolButton;
+
+namespace sparsight::ui {
+
+class Document;
+class Engine;
+class ParamEditor;
+
+/// The mask layers: visible or not, colour, recall and density on the selected head; below, the
+/// parameters of the active one and its key figures.
+class MaskPanel : public QWidget {
+    Q_OBJECT
+public:
+    MaskPanel(Document* document, Engine* engine, QWidget* parent = nullptr);
+
+private:
+    struct Row {
+        QCheckBox* visible;
+        QToolButton* colour;
+        QPushButton* name;
+        QLabel *recall, *density;
+    };
+    void rebuild();
+    void refreshNumbers();
+    void refreshActive();
+    void addMask(const QString& id);
+    void removeActive();
+
+    Document* m_document;
+    QGridLayout* m_grid;
+    std::vector<Row> m_rows;
+    QCheckBox* m_lost;
+    QLabel *m_methodTitle, *m_source, *m_note;
+    QToolButton *m_add, *m_remove;
+    ParamEditor* m_params;
+    QSlider* m_opacity;
+    QLabel *m_recall, *m_worst, *m_tiles, *m_needle;
+};
+
+}  // namespace sparsight::ui

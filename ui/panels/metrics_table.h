@@ -1,0 +1,60 @@
+#pragma once
+
+#include <QAbstractTableModel>
+#include <QWidget>
+
+#include "core/metrics/head_metrics.h"
+#include "core/metrics/mask_metrics.h"
+
+class QLabel;
+class QSortFilterProxyModel;
+class QTableView;
+
+namespace sparsight::ui {
+
+class Document;
+class Engine;
+
+/// One row per head: what the active mask keeps and costs there.
+class MetricsModel : public QAbstractTableModel {
+    Q_OBJECT
+public:
+    enum Column { Head, Recall, Worst, P5, TileRecall, Needle, Coverage, Density, OutputError, Tiles, Label, ColumnCount };
+    enum Role { SortRole = Qt::UserRole };  ///< raw numbers, for the sort proxy
+    using QAbstractTableModel::QAbstractTableModel;
+    void setRows(std::vector<MaskMetrics> rows, const std::vector<HeadFacts>& facts);
+    const MaskMetrics& row(int r) const { return m_rows[std::size_t(r)]; }
+    int rowOf(Index layer, Index head) const;  ///< -1 = none
+    int rowCount(const QModelIndex& parent = {}) const override { return parent.isValid() ? 0 : int(m_rows.size()); }
+    int columnCount(const QModelIndex& parent = {}) const override { return parent.isValid() ? 0 : ColumnCount; }
+    QVariant data(const QModelIndex& index, int role = Qt::DisplayRole) const override;
+    QVariant headerData(int section, Qt::Orientation orientation, int role) const override;
+
+private:
+    QVariant raw(int row, int column) const;
+    std::vector<MaskMetrics> m_rows;
+    std::vector<QString> m_labels;
+};
+
+/// The heads table: sortable, selects the head that is clicked, copies as TSV.
+class MetricsTable : public QWidget {
+    Q_OBJECT
+public:
+    MetricsTable(Document* document, Engine* engine, QWidget* parent = nullptr);
+    /// The selected rows (or all, when none is) as tab-separated text with a head line.
+    QString tsv() const;
+    void copy() const;  ///< to the clipboard
+
+private:
+    void refresh();
+    void selectCurrent();
+
+    Document* m_document;
+    QLabel* m_caption;
+    MetricsModel* m_model;
+    QSortFilterProxyModel* m_sorted;
+    QTableView* m_view;
+    bool m_selecting = false;
+};
+
+}  // namespace sparsight::ui

@@ -1,0 +1,403 @@
+#include "ui/shell/capture_dialog.h"
+
+#include <QComboBox>
+#include <QDir>
+#include <QDoubleSpinBox>
+#include <QFile>
+#include <QFileDialog>
+#include <QFileInfo>
+#include <QFormLayout>
+#include <QLabel>
+#include <QLineEdit>
+#include <QPlainTextEdit>
+#include <QProgressBar>
+#include <QPushButton>
+#include <QSpinBox>
+#include <QTabWidget>
+#include <QVBoxLayout>
+
+#include "ui/engine.h"
+#include "ui/shell/jobs_panel.h"
+#include "ui/shell/recent.h"
+#include "ui/shell/theme.h"
+
+namespace sparsight::ui {
+namespace {
+
+constexpr qint64 kMostTextBytes = 16 << 20;
+const QString kEstimateTag = QStringLiteral("promptFacts"), kCaptureTag = QStringLiteral("capture");
+
+/// Directories below resources/models, by name.
+QStringList bundledModels() {
+    try {
+        return QDir(QString::fromStdString((resourcesDirectory() / "models").string()))
+            .entryList(QDir::Dirs | QDir::NoDotAndDotDot);
+    } catch (const std::exception&) {
+        return {};  // an installation without resources still opens models by path
+    }
+}
+
+template <class W>
+W* named(W* widget, const char* objectName, const QString& name, const QString& help) {
+    widget->setObjectName(QLatin1String(objectName));
+    widget->setAccessibleName(name);
+    widget->setToolTip(help);
+    return widget;
+}
+
+}  // namespace
+
+CaptureDialog::CaptureDialog(Engine* engine, const QString& folder, quint64 seed, QWidget* parent)
+    : QDialog(parent), m_engine(engine), m_folder(folder) {
+    setObjectName(QStringLiteral("captureDialog"));
+    setWindowTitle(tr("New capture"));
+    resize(720, 620);
+    auto* column = new QVBoxLayout(this);
+    column->setContentsMargins(16, 16, 16, 16);
+    column->setSpacing(12);
+    m_form = new QWidget(this);
+    auto* inner = new QVBoxLayout(m_form);
+    inner->setContentsMargins(0, 0, 0, 0);
+    inner->setSpacing(10);
+
+    auto* top = new QFormLayout;
+    auto* modelRow = new QHBoxLayout;
+    m_model = named(
+        new QComboBox(m_form), "captureModel", tr("Model"),
+        tr("A bundled model, or a directory with config.json, tokenizer.json and safetensors"));
+    m_model->setEditable(true);
+    m_model->addItems(bundledModels());
+    auto* browse = named(new QPushButton(tr("Browse…"), m_form), "captureModelBrowse",
+                         tr("Browse for a model"), tr("Choose a model's directory"));
+    modelRow->addWidget(m_model, 1);
+    modelRow->addWidget(browse);
+    top->addRow(tr("Model"), modelRow);
+    inner->addLayout(top);
+    inner->addWidget(makePromptTabs(), 1);
+
+    auto* form = new QFormLayout;
+    m_layers = named(new QLineEdit(m_form), "captureLayers", tr("Layers"),
+                     tr("Layers to keep, for example 0,2-5; empty = all"));
+    m_layers->setPlaceholderText(tr("all"));
+    m_store = named(
+        new QComboBox(m_form), "captureStore", tr("Store as"),
+        tr("Type of the stored Q, K and V; every later number is computed from the stored values"));
+    m_store->addItem(tr("float32 – exact"), int(kernels::DType::F32));
+    m_store->addItem(tr("bfloat16 – half the bytes"), int(kernels::DType::BF16));
+    m_store->addItem(tr("float16 – half the bytes"), int(kernels::DType::F16));
+    auto* outRow = new QHBoxLayout;
+    m_out = named(
+        new QLineEdit(m_form), "captureOut", tr("Session folder"),
+        tr("A new folder NAME.sparsight; with an existing session the capture is added to it"));
+    auto* outBrowse =
+        named(new QPushButton(tr("Browse…"), m_form), "captureOutBrowse",
+              tr("Browse for a session folder"), tr("Choose where the session is written"));
+    outRow->addWidget(m_out, 1);
+    outRow->addWidget(outBrowse);
+    auto* keep = new QHBoxLayout;
+    keep->addWidget(m_layers, 1);
+    keep->addWidget(m_store);
+    form->addRow(tr("Layers"), keep);
+    form->addRow(tr("Session"), outRow);
+    inner->addLayout(form);
+    column->addWidget(m_form, 1);
+
+    auto* estimateRow = new QHBoxLayout;
+    m_estimate = named(new QLabel(this), "captureEstimate", tr("Estimate"),
+                       tr("From short measurements on this machine"));
+    m_estimate->setWordWrap(true);
+    m_cheaper =
+        named(new QPushButton(tr("Make it cheaper"), this), "captureCheaper", tr("Make it cheaper"),
+              tr("Every second layer, stored as bfloat16: about half the work of storing and a "
+                 "quarter of the bytes"));
+    estimateRow->addWidget(m_estimate, 1);
+    estimateRow->addWidget(m_cheaper);
+    column->addLayout(estimateRow);
+    m_bar = named(new QProgressBar(this), "captureProgress", tr("Progress"), {});
+    m_bar->setRange(0, 1000);
+    m_bar->setTextVisible(false);
+    m_stage = named(new QLabel(this), "captureStage", tr("Progress in words"), {});
+    m_stage->setProperty("role", "muted");
+    column->addWidget(m_bar);
+    column->addWidget(m_stage);
+    auto* buttons = new QHBoxLayout;
+    m_start = named(new QPushButton(tr("Capture"), this), "captureStart", tr("Capture"),
+                    tr("Runs the model over the prompt and opens the result"));
+    m_start->setProperty("role", "primary");
+    m_start->setDefault(true);
+    m_cancel =
+        named(new QPushButton(tr("Close"), this), "captureCancel", tr("Close or cancel"),
+              tr("While a capture runs: stops it within half a second; finished layers stay"));
+    buttons->addStretch();
+    buttons->addWidget(m_cancel);
+    buttons->addWidget(m_start);
+    column->addLayout(buttons);
+
+    m_seed->setValue(int(std::max<quint64>(1, seed)));
+    connect(browse, &QPushButton::clicked, this, [this] {
+        const QString dir =
+            QFileDialog::getExistingDirectory(this, tr("Model directory"), m_model->currentText());
+        if (!dir.isEmpty()) setModel(dir);
+    });
+    connect(outBrowse, &QPushButton::clicked, this, [this] {
+        const QString file = QFileDialog::getSaveFileName(this, tr("Session folder"), m_out->text(),
+                                                          tr("Sparsight session (*.sparsight)"));
+        if (file.isEmpty()) return;
+        m_out->setText(file.endsWith(QLatin1String(".sparsight"))
+                           ? file
+                           : file + QStringLiteral(".sparsight"));
+        m_outTouched = true;
+    });
+    connect(m_out, &QLineEdit::textEdited, this, [this] { m_outTouched = true; });
+    connect(m_model, &QComboBox::currentTextChanged, this, &CaptureDialog::changed);
+    connect(m_layers, &QLineEdit::textChanged, this, &CaptureDialog::changed);
+    connect(m_store, &QComboBox::currentIndexChanged, this, &CaptureDialog::changed);
+    connect(m_cheaper, &QPushButton::clicked, this, &CaptureDialog::cheaper);
+    connect(m_start, &QPushButton::clicked, this, &CaptureDialog::start);
+    connect(m_cancel, &QPushButton::clicked, this, [this] {
+        if (m_running)
+            m_engine->stop(kCaptureTag);
+        else
+            reject();
+    });
+    connect(engine, &Engine::progressed, this, &CaptureDialog::progressed);
+    m_soon.setSingleShot(true);
+    m_soon.setInterval(150);
+    connect(&m_soon, &QTimer::timeout, this, &CaptureDialog::estimate);
+    setRunning(false);
+    changed();
+}
+
+QWidget* CaptureDialog::makePromptTabs() {
+    m_tabs = named(new QTabWidget(m_form), "capturePromptKind", tr("Kind of prompt"), {});
+    m_tabs->addTab(makeNeedlePage(), tr("Needle"));
+    auto* page = new QWidget(m_tabs);
+    auto* column = new QVBoxLayout(page);
+    column->setContentsMargins(0, 8, 0, 0);
+    m_text = named(new QPlainTextEdit(page), "captureText", tr("Prompt"),
+                   tr("The prompt; special tokens are added as the tokenizer says"));
+    m_text->setPlaceholderText(tr("Type or paste a prompt, or load a text file"));
+    auto* row = new QHBoxLayout;
+    auto* load = named(new QPushButton(tr("Load text…"), page), "captureLoadText", tr("Load text"),
+                       tr("Reads a UTF-8 text file of at most 16 MB"));
+    row->addWidget(load);
+    row->addStretch();
+    column->addWidget(m_text, 1);
+    column->addLayout(row);
+    m_tabs->addTab(page, tr("Text"));
+    m_count = named(new QLabel(m_tabs), "captureTokens", tr("Token count"),
+                    tr("Tokens of the prompt by this model's tokenizer, with its special tokens"));
+    m_tabs->setCornerWidget(m_count);
+    connect(load, &QPushButton::clicked, this, [this] {
+        const QString file = QFileDialog::getOpenFileName(this, tr("Load text"));
+        if (file.isEmpty()) return;
+        try {
+            loadText(file);
+        } catch (const std::exception& e) {
+            m_stage->setText(QString::fromUtf8(e.what()));
+        }
+    });
+    connect(m_text, &QPlainTextEdit::textChanged, this, &CaptureDialog::changed);
+    connect(m_tabs, &QTabWidget::currentChanged, this, &CaptureDialog::changed);
+    return m_tabs;
+}
+
+QWidget* CaptureDialog::makeNeedlePage() {
+    auto* page = new QWidget(m_tabs);
+    auto* form = new QFormLayout(page);
+    form->setContentsMargins(0, 12, 0, 0);
+    form->setVerticalSpacing(10);
+    auto* help = new QLabel(tr("A long text hides a pass key in one sentence and asks for it at "
+                               "the end: heads that copy it are retrieval heads."),
+                            page);
+    help->setProperty("role", "muted");
+    help->setWordWrap(true);
+    form->addRow(help);
+    m_tokens = named(new QSpinBox(page), "needleTokens", tr("Tokens"),
+                     tr("Length of the whole prompt, the answer included (at most 0.5 % below)"));
+    m_tokens->setRange(128, 1 << 20);
+    m_tokens->setSingleStep(500);
+    m_tokens->setValue(1500);
+    m_tokens->setGroupSeparatorShown(true);
+    m_depth = named(new QDoubleSpinBox(page), "needleDepth", tr("Depth"),
+                    tr("Share of the text that stands before the needle (0 to 1)"));
+    m_depth->setRange(0, 1);
+    m_depth->setSingleStep(0.1);
+    m_depth->setValue(0.5);
+    m_seed = named(new QSpinBox(page), "needleSeed", tr("Seed"),
+                   tr("The same seed gives the same prompt"));
+    m_seed->setRange(0, 1'000'000'000);
+    auto* hayRow = new QHBoxLayout;
+    m_haystack = named(new QLineEdit(page), "needleHaystack", tr("Haystack"),
+                       tr("A text file to hide the needle in; empty = built-in prose"));
+    m_haystack->setPlaceholderText(tr("built-in prose"));
+    auto* browse = named(new QPushButton(tr("Browse…"), page), "needleHaystackBrowse",
+                         tr("Browse for a haystack"), tr("Choose a text file"));
+    hayRow->addWidget(m_haystack, 1);
+    hayRow->addWidget(browse);
+    form->addRow(tr("Tokens"), m_tokens);
+    form->addRow(tr("Depth"), m_depth);
+    form->addRow(tr("Seed"), m_seed);
+    form->addRow(tr("Haystack"), hayRow);
+    connect(browse, &QPushButton::clicked, this, [this] {
+        const QString file = QFileDialog::getOpenFileName(this, tr("Haystack"));
+        if (!file.isEmpty()) m_haystack->setText(file);
+    });
+    connect(m_tokens, &QSpinBox::valueChanged, this, &CaptureDialog::changed);
+    connect(m_depth, &QDoubleSpinBox::valueChanged, this, &CaptureDialog::changed);
+    connect(m_seed, &QSpinBox::valueChanged, this, &CaptureDialog::changed);
+    connect(m_haystack, &QLineEdit::textChanged, this, &CaptureDialog::changed);
+    return page;
+}
+
+void CaptureDialog::setModel(const QString& nameOrDirectory) {
+    m_model->setCurrentText(nameOrDirectory);
+}
+
+void CaptureDialog::loadText(const QString& name) {
+    QFile file(name);
+    if (!file.open(QIODevice::ReadOnly))
+        throw Error(
+            Errc::Io,
+            tr("The text '%1' cannot be read: %2.").arg(name, file.errorString()).toStdString());
+    if (file.size() > kMostTextBytes)
+        throw Error(Errc::Usage, tr("The text '%1' is larger than 16 MB.").arg(name).toStdString());
+    m_textName = QFileInfo(name).fileName();
+    m_text->setPlainText(QString::fromUtf8(file.readAll()));
+    m_tabs->setCurrentIndex(1);
+}
+
+CaptureOrder CaptureDialog::order() const {
+    CaptureOrder o;
+    o.model = m_model->currentText().trimmed();
+    if (m_tabs->currentIndex() == 0) {
+        o.needle = NeedleSpec{m_tokens->value(), m_depth->value(), std::uint64_t(m_seed->value()),
+                              m_haystack->text().toStdString()};
+    } else {
+        o.text = m_text->toPlainText();
+        o.promptName = m_textName;
+    }
+    o.layers = m_layers->text().trimmed();
+    o.store = kernels::DType(m_store->currentData().toInt());
+    o.out = m_out->text();
+    return o;
+}
+
+QString CaptureDialog::freeName() const {
+    const QString model = QFileInfo(m_model->currentText()).fileName();
+    const QString what =
+        m_tabs->currentIndex() == 0
+            ? QStringLiteral("needle-%1-s%2").arg(m_tokens->value()).arg(m_seed->value())
+        : m_textName.isEmpty() ? QStringLiteral("text")
+                               : QFileInfo(m_textName).completeBaseName();
+    const QDir dir(m_folder);
+    QString name = QStringLiteral("%1-%2.sparsight").arg(model, what);
+    for (int i = 2; dir.exists(name); ++i)
+        name = QStringLiteral("%1-%2-%3.sparsight").arg(model, what).arg(i);
+    return dir.filePath(name);
+}
+
+void CaptureDialog::changed() {
+    if (m_running) return;
+    if (!m_outTouched) m_out->setText(freeName());
+    m_soon.start();
+}
+
+void CaptureDialog::estimate() {
+    auto work = [order = order(), backend = m_engine->backend(Engine::Quick)](const Job&) {
+        return promptFacts(order, *backend);
+    };
+    m_engine->run(Engine::Quick, kEstimateTag, std::move(work))
+        .then(this, [this](const PromptFacts& facts) { showFacts(facts); })
+        .onFailed(this, [this](const std::exception& e) {
+            m_count->setText(tr("– tokens"));
+            m_estimate->setText(QString::fromUtf8(e.what()));
+            m_cheaper->hide();
+            m_start->setEnabled(false);
+            m_start->setToolTip(QString::fromUtf8(e.what()));
+        });
+}
+
+void CaptureDialog::showFacts(const PromptFacts& facts) {
+    if (m_running) return;
+    m_tokenCount = facts.tokens;
+    m_count->setText(tr("%1 tokens").arg(thousands(facts.tokens)));
+    const CaptureEstimate& e = facts.estimate;
+    QString text = tr("About %1, %2 of memory, %3 on disk.")
+                       .arg(durationText(e.seconds), bytesText(e.memoryBytes + e.modelBytes),
+                            bytesText(e.diskBytes));
+    if (facts.limit > 0 && facts.tokens > facts.limit)
+        text += tr(" The prompt is longer than the %1 tokens that the model was made for: its "
+                   "attention beyond is untrained.")
+                    .arg(thousands(facts.limit));
+    m_estimate->setText(text);
+    m_cheaper->setVisible(e.seconds > 2 || e.memoryBytes + e.modelBytes > (Index(1) << 30));
+    m_start->setEnabled(true);
+    m_start->setToolTip(tr("Runs the model over the prompt and opens the result"));
+}
+
+void CaptureDialog::cheaper() {
+    try {
+        const ModelConfig config = readConfig(resolveModel(m_model->currentText().toStdString()));
+        QStringList layers;
+        for (Index l = 0; l < config.layers; l += 2) layers << QString::number(l);
+        m_layers->setText(layers.join(QLatin1Char(',')));
+        m_store->setCurrentIndex(1);
+    } catch (const std::exception& e) {
+        m_estimate->setText(QString::fromUtf8(e.what()));
+    }
+}
+
+void CaptureDialog::setRunning(bool running) {
+    m_running = running;
+    m_form->setEnabled(!running);
+    m_start->setEnabled(!running);
+    m_bar->setVisible(running);
+    m_cancel->setText(running ? tr("Cancel") : tr("Close"));
+    if (running) m_cheaper->hide();
+}
+
+void CaptureDialog::start() {
+    if (m_running) return;
+    setRunning(true);
+    m_bar->setValue(0);
+    m_stage->setText(tr("Loading the model …"));
+    m_clock.start();
+    auto work = [order = order(), backend = m_engine->backend(Engine::Long)](const Job& job) {
+        return runCapture(order, *backend, job);
+    };
+    m_engine->run(Engine::Long, kCaptureTag, std::move(work))
+        .then(this,
+              [this](const CaptureResult& result) {
+                  setRunning(false);
+                  m_stage->clear();
+                  emit captured(result);
+                  accept();
+              })
+        .onCanceled(this,
+                    [this] {
+                        setRunning(false);
+                        m_stage->setText(
+                            tr("Cancelled. The finished layers are kept in the session; Capture > "
+                               "Resume goes on with them."));
+                    })
+        .onFailed(this, [this](const std::exception& e) {
+            setRunning(false);
+            m_stage->setText(QString::fromUtf8(e.what()));
+            emit failed(QString::fromUtf8(e.what()));
+        });
+}
+
+void CaptureDialog::progressed(const QString& tag, double fraction, const QString& stage) {
+    if (tag != kCaptureTag || !m_running) return;
+    m_bar->setValue(int(1000 * fraction));
+    const double seconds = double(m_clock.elapsed()) / 1e3;
+    QString text = stage;
+    if (fraction > 0.06 && seconds > 0.5)
+        text += tr(" · %1 tokens/s · %2 left")
+                    .arg(thousands(qint64(double(m_tokenCount) * fraction / seconds)),
+                         durationText(seconds * (1 - fraction) / fraction));
+    m_stage->setText(text);
+}
+
+}  // namespace sparsight::ui

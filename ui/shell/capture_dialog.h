@@ -1,0 +1,71 @@
+#pragma once
+
+#include <QDialog>
+#include <QElapsedTimer>
+#include <QTimer>
+
+#include "ui/shell/capture_job.h"
+
+class QComboBox;
+class QDoubleSpinBox;
+class QLabel;
+class QLineEdit;
+class QPlainTextEdit;
+class QProgressBar;
+class QPushButton;
+class QSpinBox;
+class QTabWidget;
+
+namespace sparsight::ui {
+
+class Engine;
+
+/// A new capture: model, prompt or needle, layers, storage; says before it starts what it takes,
+/// and while it runs how far it is. The result is handed on by captured().
+class CaptureDialog : public QDialog {
+    Q_OBJECT
+public:
+    /// @param folder  where sessions are put unless the user chooses another place
+    /// @param seed    of the first needle prompt
+    CaptureDialog(Engine* engine, const QString& folder, quint64 seed, QWidget* parent = nullptr);
+    void setModel(const QString& nameOrDirectory);
+    /// Loads a text file as prompt. @throws Error(Io/NotFound)
+    void loadText(const QString& file);
+    CaptureOrder order() const;
+    void start();
+
+signals:
+    void captured(const CaptureResult& result);
+    void failed(const QString& sentence);
+
+private:
+    QWidget* makePromptTabs();
+    QWidget* makeNeedlePage();
+    void changed();  ///< something that the estimate depends on
+    void estimate();
+    void showFacts(const PromptFacts& facts);
+    void setRunning(bool running);
+    void progressed(const QString& tag, double fraction, const QString& stage);
+    void cheaper();  ///< fewer layers and half the bytes
+    QString freeName() const;
+
+    Engine* m_engine;
+    QString m_folder;
+    QComboBox *m_model, *m_store;
+    QTabWidget* m_tabs;
+    QPlainTextEdit* m_text;
+    QSpinBox *m_tokens, *m_seed;
+    QDoubleSpinBox* m_depth;
+    QLineEdit *m_haystack, *m_layers, *m_out;
+    QLabel *m_count, *m_estimate, *m_stage;
+    QProgressBar* m_bar;
+    QPushButton *m_start, *m_cancel, *m_cheaper;
+    QWidget* m_form;
+    QTimer m_soon;
+    QElapsedTimer m_clock;
+    QString m_textName;
+    Index m_tokenCount = 0;
+    bool m_running = false, m_outTouched = false;
+};
+
+}  // namespace sparsight::ui

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <QString>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "core/probe/needle.h"
+#include "sessions/session.h"
+
+namespace sparsight::ui {
+
+/// What the capture dialog, the sample and scripts ask for.
+struct CaptureOrder {
+    QString model;                     ///< directory or the name of a bundled model
+    QString text;                      ///< the prompt; unused with a needle
+    QString promptName;                ///< for lists; "" = "text"
+    std::optional<NeedleSpec> needle;  ///< makes the prompt
+    QString layers;                    ///< "0,2-5"; "" = all
+    kernels::DType store = kernels::DType::F32;
+    QString out;  ///< session folder, made or added to
+};
+
+/// The prompt as tokens and what its capture would take.
+struct PromptFacts {
+    Index tokens = 0, limit = 0;
+    CaptureEstimate estimate;
+    QString text;  ///< of a needle prompt: what the model will read
+};
+
+/// Reads the model's headers and the tokenizer. Worker threads only.
+/// @throws Error as readConfig, Tokenizer::load, makeNeedlePrompt; Usage for an empty prompt
+sessions::CaptureRequest makeRequest(const CaptureOrder& order);
+PromptFacts promptFacts(const CaptureOrder& order, kernels::Backend& backend);
+
+struct CaptureResult {
+    std::shared_ptr<sessions::Session> session;
+    std::string uuid;
+    double seconds = 0;
+};
+/// Runs it into a session. After Cancelled or an error the finished layers stay in the folder.
+CaptureResult runCapture(const CaptureOrder& order, kernels::Backend& backend, const Job& job);
+/// Goes on with a partial capture of an open session. @throws Error(Usage) when the model is
+/// another
+CaptureResult resumeCapture(std::shared_ptr<sessions::Session> session,
+                            const sessions::CaptureInfo& partial, kernels::Backend& backend,
+                            const Job& job);
+
+/// The model's directory of a capture: where it was, else the bundled model of that name.
+/// @throws Error(NotFound)
+std::filesystem::path modelDirectoryOf(const sessions::CaptureInfo& capture);
+
+}  // namespace sparsight::ui

@@ -1,0 +1,111 @@
+#include "ui/shell/dock.h"
+
+#include <QEvent>
+#include <QHBoxLayout>
+#include <QLabel>
+#include <QScrollArea>
+#include <QToolButton>
+
+namespace sparsight::ui {
+namespace {
+
+/// Lets the dock handle dragging: mouse events that nobody takes reach it.
+class DockTitle : public QWidget {
+public:
+    DockTitle(QDockWidget* dock, const QString& title) : QWidget(dock) {
+        setObjectName(QStringLiteral("dockTitle"));
+        setAttribute(Qt::WA_StyledBackground);
+        auto* row = new QHBoxLayout(this);
+        row->setContentsMargins(12, 6, 6, 2);
+        row->setSpacing(2);
+        auto* name = new QLabel(title.toUpper(), this);
+        name->setProperty("role", "title");
+        row->addWidget(name, 1);
+        m_float = button(dock, QStringLiteral("⧉"), QStringLiteral("float"),
+                         QObject::tr("Float or dock %1").arg(title));
+        m_close = button(dock, QStringLiteral("✕"), QStringLiteral("close"),
+                         QObject::tr("Close %1; the View menu brings it back").arg(title));
+        row->addWidget(m_float);
+        row->addWidget(m_close);
+        connect(m_float, &QToolButton::clicked, dock,
+                [dock] { dock->setFloating(!dock->isFloating()); });
+        connect(m_close, &QToolButton::clicked, dock, &QDockWidget::close);
+        showButtons(false);
+    }
+
+protected:
+    bool event(QEvent* event) override {
+        if (event->type() == QEvent::HoverEnter || event->type() == QEvent::Enter)
+            showButtons(true);
+        if (event->type() == QEvent::HoverLeave || event->type() == QEvent::Leave)
+            showButtons(false);
+        return QWidget::event(event);
+    }
+
+private:
+    QToolButton* button(QDockWidget* dock, const QString& text, const QString& action,
+                        const QString& help) {
+        auto* b = new QToolButton(this);
+        b->setText(text);
+        b->setToolTip(help);
+        b->setObjectName(dock->objectName() + QLatin1Char('.') + action);
+        b->setAccessibleName(help);
+        b->setFocusPolicy(Qt::NoFocus);
+        b->setAutoRaise(true);
+        QSizePolicy keep = b->sizePolicy();
+        keep.setRetainSizeWhenHidden(true);
+        b->setSizePolicy(keep);
+        b->setFixedSize(24, 18);
+        return b;
+    }
+    void showButtons(bool on) {
+        m_float->setVisible(on);
+        m_close->setVisible(on);
+    }
+
+    QToolButton *m_float, *m_close;
+};
+
+constexpr int kScrollBar = 10;
+
+/// As wide as its panel wants to be at least, also after the panel's numbers have become longer.
+class PanelArea : public QScrollArea {
+public:
+    explicit PanelArea(QWidget* panel) {
+        setWidget(panel);
+        setWidgetResizable(true);
+        setFrameShape(QFrame::NoFrame);
+        setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
+        setFocusPolicy(Qt::NoFocus);
+        panel->installEventFilter(this);
+        fit();
+    }
+
+protected:
+    bool eventFilter(QObject* watched, QEvent* event) override {
+        if (watched == widget() && event->type() == QEvent::LayoutRequest) fit();
+        return QScrollArea::eventFilter(watched, event);
+    }
+
+private:
+    void fit() { setMinimumWidth(widget()->minimumSizeHint().width() + kScrollBar); }
+};
+
+}  // namespace
+
+QWidget* scrolled(QWidget* panel) {
+    return new PanelArea(panel);
+}
+
+QDockWidget* makeDock(const QString& name, const QString& title, QWidget* content) {
+    auto* dock = new QDockWidget(title);
+    dock->setObjectName(name);
+    content->setProperty("role", "panel");
+    content->setAttribute(Qt::WA_StyledBackground);
+    dock->setWidget(content);
+    dock->setTitleBarWidget(new DockTitle(dock, title));
+    content->setAccessibleName(title);
+    return dock;
+}
+
+}  // namespace sparsight::ui

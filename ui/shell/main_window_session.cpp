@@ -1,0 +1,261 @@
+// What the window does with sessions: open, capture, resume, remember.
+#include <QDir>
+#include <QFile>
+#include <QFileInfo>
+#include <QJsonArray>
+#include <QJsonDocument>
+#include <QJsonObject>
+#include <algorithm>
+
+#include "ui/shell/banner.h"
+#include "ui/shell/capture_dialog.h"
+#include "ui/shell/main_window.h"
+#include "ui/shell/mask_history.h"
+#include "ui/shell/recent.h"
+#include "ui/shell/start_page.h"
+#include "ui/shell/tour.h"
+#include "ui/shell/ui_log.h"
+
+namespace sparsight::ui {
+namespace {
+
+constexpr const char* kSampleName = "bookworm-sample.sparsight";
+
+/// The prompt of the sample, shared with scripts/demo.sh.
+std::string demoProbe() {
+    const auto name = resourcesDirectory() / "prompts" / "demo.probe";
+    QFile file(QString::fromStdString(name.string()));
+    if (!file.open(QIODevice::ReadOnly))
+        throw Error(Errc::Io, "The sample's prompt '" + name.string() +
+                                  "' cannot be read: " + file.errorString().toStdString() + ".");
+    return file.readAll().trimmed().toStdString();
+}
+
+}  // namespace
+
+void MainWindow::openPath(const QString& path) {
+    try {
+        QString trimmed = path;
+        while (trimmed.size() > 1 && trimmed.endsWith(QLatin1Char('/'))) trimmed.chop(1);
+        const QFileInfo info(trimmed);
+        const std::filesystem::path file = trimmed.toStdString();
+        const QString suffix = info.suffix().toLower();
+        if (info.exists() && sessions::isSession(file)) {
+            openSession(trimmed);
+        } else if (info.fileName() == QLatin1String("session.db")) {
+            openSession(info.path());
+        } else if (info.isDir() && suffix == QLatin1String("sparsight")) {
+            openSession(trimmed);  // says what is wrong with it
+        } else if (info.isDir() && QFileInfo::exists(trimmed + QStringLiteral("/config.json"))) {
+            showCaptureDialog(trimmed, {});
+        } else if (suffix == QLatin1String("safetensors") ||
+                   info.fileName() == QLatin1String("config.json") ||
+                   info.fileName() == QLatin1String("tokenizer.json")) {
+            showCaptureDialog(info.absolutePath(), {});
+        } else if (info.isFile() &&
+                   (suffix == QLatin1String("json") || suffix == QLatin1String("csv") ||
+                    suffix == QLatin1String("tsv"))) {
+            m_commands.run(QStringLiteral("file.openPlan"), {{QStringLiteral("path"), trimmed}});
+        } else if (info.isFile() &&
+                   (suffix == QLatin1String("txt") || suffix == QLatin1String("md"))) {
+            showCaptureDialog({}, trimmed);
+        } else if (info.isFile()) {
+            throw Error(Errc::Unsupported,
+                        tr("'%1' is of a type that Sparsight does not open yet: it opens "
+                           ".sparsight sessions, model folders with "
+                           "safetensors, texts, and plans as .json, .csv or .tsv.")
+                            .arg(info.fileName())
+                            .toStdString());
+        } else if (info.isDir()) {
+            throw Error(
+                Errc::Format,
+                tr("The folder '%1' is neither a session (session.db) nor a model (config.json).")
+                    .arg(trimmed)
+                    .toStdString());
+        } else {
+            // A bundled model's name is no path.
+            showCaptureDialog(QString::fromStdString(resolveModel(path.toStdString()).string()),
+                              {});
+        }
+    } catch (const std::exception& e) {
+        fail(QString::fromUtf8(e.what()));
+    }
+}
+
+void MainWindow::openSession(const QString& path, const QString& capture) {
+    std::shared_ptr<sessions::Session> session;
+    QString warning;
+    try {
+        session = sessions::Session::open(path.toStdString(), sessions::OpenMode::ReadWrite);
+    } catch (const Error& e) {
+        if (e.code() != Errc::Resources && e.code() != Errc::Io) throw;
+        // Locked by another process, or on a read-only medium: it can still be looked at.
+        session = sessions::Session::open(path.toStdString(), sessions::OpenMode::ReadOnly);
+        warning = tr("%1 It is open for reading only: nothing new is saved.")
+                      .arg(QString::fromUtf8(e.what()));
+    }
+    if (session->info().captures.empty())
+        throw Error(Errc::NotFound,
+                    tr("The session '%1' holds no capture yet: Capture > New capture makes one.")
+                        .arg(path)
+                        .toStdString());
+    showCapture(session, capture.toStdString());
+    const auto info = session->info();
+    if (warning.isEmpty() && !info.warnings.empty())
+        warning = QString::fromStdString(info.warnings.front());
+    if (!warning.isEmpty()) m_banner->showMessage(warning);
+}
+
+void MainWindow::showCapture(std::shared_ptr<sessions::Session> session, const std::string& uuid) {
+    auto capture = session->captureInfo(uuid);
+    if (capture.layersDone.empty())
+        throw Error(Errc::NotFound,
+                    tr("The capture has no finished layer yet: Capture > Resume goes on with it.")
+                        .toStdString());
+    saveUiState();
+    m_banner->hide();
+    m_document.openCapture(std::move(session), std::move(capture));
+    restoreUiState();
+    m_history->clear();
+    setSessionUi(true);
+    rememberSession(m_settings, m_document);
+    uiLog(
+        QStringLiteral("opened"),
+        {{QStringLiteral("session"), QString::fromStdString(m_document.session()->path().string())},
+         {QStringLiteral("capture"), QString::fromStdString(m_document.capture().uuid)}});
+}
+
+void MainWindow::closeSession() {
+    saveUiState();
+    rememberPicture(m_settings, m_document);
+    m_engine.stopAll();
+    m_document.close();
+    m_tour->hide();
+    setSessionUi(false);
+    m_start->refresh();
+}
+
+void MainWindow::openSample(bool startTour) {
+    if (startTour) m_tour->begin();
+    const QString folder = QDir(dataFolder()).filePath(QLatin1String(kSampleName));
+    if (sessions::isSession(folder.toStdString())) {
+        if (m_document.isOpen() &&
+            m_document.sessionName() == QFileInfo(folder).completeBaseName()) {
+            // Open already: the tour only needs to hear of its facts.
+            if (!m_document.headFacts().empty()) m_document.setHeadFacts(m_document.headFacts());
+            return;
+        }
+        const auto session =
+            sessions::Session::open(folder.toStdString(), sessions::OpenMode::ReadWrite);
+        const auto info = session->captureInfo();
+        if (info.complete()) {
+            showCapture(session, info.uuid);
+            return;
+        }
+        session->removeCapture(info.uuid);  // a sample that was interrupted is simply made again
+    }
+    CaptureOrder order;
+    order.model = QStringLiteral("bookworm");
+    order.needle = parseProbe(demoProbe());
+    order.out = folder;
+    auto work = [order, backend = m_engine.backend(Engine::Long)](const Job& job) {
+        return runCapture(order, *backend, job);
+    };
+    m_engine.run(Engine::Long, QStringLiteral("capture"), std::move(work))
+        .then(this, [this](const CaptureResult& result) { captured(result); })
+        .onFailed(this, [this](const std::exception& e) { fail(QString::fromUtf8(e.what())); });
+}
+
+void MainWindow::captured(const CaptureResult& result) {
+    uiLog(QStringLiteral("captured"),
+          {{QStringLiteral("capture"), QString::fromStdString(result.uuid)},
+           {QStringLiteral("seconds"), result.seconds}});
+    try {
+        showCapture(result.session, result.uuid);
+    } catch (const std::exception& e) {
+        fail(QString::fromUtf8(e.what()));
+    }
+}
+
+void MainWindow::showCaptureDialog(const QString& model, const QString& textFile) {
+    if (!m_captureDialog) {
+        m_captureDialog =
+            new CaptureDialog(&m_engine, QDir(dataFolder()).filePath(QStringLiteral("sessions")),
+                              m_options.seed, this);
+        connect(m_captureDialog, &CaptureDialog::captured, this, &MainWindow::captured);
+        connect(m_captureDialog, &CaptureDialog::failed, this, &MainWindow::fail);
+    }
+    if (!model.isEmpty()) m_captureDialog->setModel(model);
+    if (!textFile.isEmpty()) m_captureDialog->loadText(textFile);
+    m_captureDialog->show();
+    m_captureDialog->raise();
+}
+
+void MainWindow::resumeCapture() {
+    auto work = [session = m_document.session(), partial = m_document.capture(),
+                 backend = m_engine.backend(Engine::Long)](const Job& job) {
+        return ui::resumeCapture(session, partial, *backend, job);
+    };
+    m_engine.run(Engine::Long, QStringLiteral("capture"), std::move(work))
+        .then(this, [this](const CaptureResult& result) { captured(result); })
+        .onFailed(this, [this](const std::exception& e) { fail(QString::fromUtf8(e.what())); });
+}
+
+// --- what the session remembers ----------------------------------------------------------------
+
+void MainWindow::saveUiState() {
+    if (!m_document.isOpen() || m_document.session()->mode() != sessions::OpenMode::ReadWrite)
+        return;
+    QJsonObject state{
+        {QStringLiteral("capture"), QString::fromStdString(m_document.capture().uuid)},
+        {QStringLiteral("layer"), qint64(m_document.layer())},
+        {QStringLiteral("head"), qint64(m_document.head())},
+        {QStringLiteral("query"), qint64(m_document.query())},
+        {QStringLiteral("key"), qint64(m_document.key())},
+        {QStringLiteral("active"), m_document.activeMask()}};
+    QJsonArray masks;
+    for (const MaskLayer& layer : m_document.masks())
+        masks.append(
+            QJsonObject{{QStringLiteral("spec"), QString::fromStdString(toString(layer.spec))},
+                        {QStringLiteral("colour"), layer.colour.name()},
+                        {QStringLiteral("visible"), layer.visible},
+                        {QStringLiteral("opacity"), layer.opacity}});
+    state.insert(QStringLiteral("masks"), masks);
+    try {
+        m_document.session()->setUiState(
+            "window", QJsonDocument(state).toJson(QJsonDocument::Compact).toStdString());
+    } catch (const std::exception& e) {
+        uiLog(QStringLiteral("error"), {{QStringLiteral("sentence"), QString::fromUtf8(e.what())}});
+    }
+}
+
+void MainWindow::restoreUiState() {
+    const auto stored = m_document.session()->uiState("window");
+    if (!stored) return;
+    const QJsonObject state = QJsonDocument::fromJson(QByteArray::fromStdString(*stored)).object();
+    std::vector<MaskLayer> masks;
+    for (const QJsonValue& value : state.value(QStringLiteral("masks")).toArray()) {
+        try {
+            const QJsonObject o = value.toObject();
+            MaskLayer layer;
+            layer.spec = parseMethod(o.value(QStringLiteral("spec")).toString().toStdString());
+            layer.colour = QColor(o.value(QStringLiteral("colour")).toString());
+            layer.visible = o.value(QStringLiteral("visible")).toBool();
+            layer.opacity = std::clamp(o.value(QStringLiteral("opacity")).toDouble(0.45), 0.0, 1.0);
+            if (layer.colour.isValid()) masks.push_back(layer);
+        } catch (const Error&) {
+            continue;  // a method that this version does not know: its layer is left out
+        }
+    }
+    if (!masks.empty()) m_document.setMasks(std::move(masks));
+    m_document.setActiveMask(state.value(QStringLiteral("active")).toInt());
+    if (state.value(QStringLiteral("capture")).toString().toStdString() !=
+        m_document.capture().uuid)
+        return;
+    m_document.selectHead(state.value(QStringLiteral("layer")).toInt(),
+                          state.value(QStringLiteral("head")).toInt());
+    m_document.selectQuery(state.value(QStringLiteral("query")).toInt(-1));
+    m_document.selectKey(state.value(QStringLiteral("key")).toInt(-1));
+}
+
+}  // namespace sparsight::ui
