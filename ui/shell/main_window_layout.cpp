@@ -183,9 +183,15 @@ void MainWindow::makeStatusBar() {
 }
 
 void MainWindow::defaultLayout(Layout layout) {
-    for (QDockWidget* dock : m_docks) {
+    // A layout's saved state restores only docks that it holds, so those left out stay as hidden
+    // ones.
+    for (std::size_t i = 0; i < m_docks.size(); ++i) {
+        QDockWidget* dock = m_docks[i];
         dock->setFloating(false);
         removeDockWidget(dock);
+        addDockWidget(i == Text || i == Table ? Qt::BottomDockWidgetArea : Qt::RightDockWidgetArea,
+                      dock);
+        dock->hide();
     }
     setCorner(Qt::BottomLeftCorner, Qt::BottomDockWidgetArea);
     setCorner(Qt::BottomRightCorner, Qt::BottomDockWidgetArea);
@@ -268,8 +274,6 @@ void MainWindow::setLayout(Layout layout) {
     m_layout = layout;
     if (m_sessionUi) {
         const QByteArray saved = m_settings.value(layoutKey(layout)).toByteArray();
-        // A dock that the saved state does not place would stay where it is.
-        for (QDockWidget* dock : m_docks) removeDockWidget(dock);
         if (saved.isEmpty() || !restoreState(saved, kLayoutVersion)) defaultLayout(layout);
         m_centre->setCurrentWidget(layout == Layout::Overview ? static_cast<QWidget*>(m_summary)
                                                               : m_map);
