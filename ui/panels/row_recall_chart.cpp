@@ -85,8 +85,9 @@ void RowRecallChart::draw() {
         m_bars->setBorderColor(colour);
         int half = 0;
         for (const float r : metrics->rowRecall) half += r < 0.5f;
-        m_caption->setText(tr("%1 of %2 rows keep less than half of their mass")
-                               .arg(QLocale::c().toString(half), QLocale::c().toString(qlonglong(metrics->rowRecall.size()))));
+        m_caption->setText(tr("%1 of %2 rows lose more than half")
+                               .arg(QLocale(QLocale::English).toString(half),
+                                    QLocale(QLocale::English).toString(qlonglong(metrics->rowRecall.size()))));
     } else {
         m_caption->setText(active >= 0 ? tr("Computing …") : tr("Add a mask layer to see which rows lose mass."));
     }
