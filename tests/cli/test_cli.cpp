@@ -397,7 +397,7 @@ TEST_CASE("an interrupted capture can be resumed", "[cli]") {
     const std::string s = scratch / "r.sparsight";
     // timeout sends the same signal as Ctrl+C once layers have begun to land.
     const Result cut =
-        sparsight("capture bookworm --probe niah:tokens=6000 -o " + s, "timeout -s INT 4");
+        sparsight("capture bookworm --probe niah:tokens=6000 -o " + s, "timeout --preserve-status -s INT 4");
     if (cut.status == 0) {
         WARN("the machine finished 6000 tokens before the interrupt");
         return;
