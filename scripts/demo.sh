@@ -27,7 +27,7 @@ if [[ -x $build/bin/sparsight-gui ]]; then
     for theme in dark light; do
         "$build/bin/sparsight-gui" "$session" --geometry 1600x1000 --scale 1 --seed 0 --theme "$theme" \
             --settings "$out/settings" --ui-script "$root/resources/prompts/demo-view.json" \
-            --screenshot "$out/window-$theme.png"
+            --screenshot "$out/window-$theme.png" 2> >(grep -v propagateSizeHints >&2)
     done
 fi
 for ending in png svg pdf; do
