@@ -1,8 +1,5 @@
 #include "core/model/runner.h"
 
-#include <dlfcn.h>
-
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/from_blob.h>
@@ -19,19 +16,11 @@
 #include <cmath>
 
 #include "core/model/rope.h"
+#include "core/torch/threads.h"
 #include "core/torch/weights.h"
 
 namespace sparsight {
 namespace {
-
-/// LibTorch's and OpenBLAS's threads. OpenMP keeps the number per calling thread, so every entry
-/// sets it; OpenBLAS built on pthreads has a count of its own that LibTorch does not know.
-void useThreads(int threads) {
-    if (at::get_num_threads() != threads) at::set_num_threads(threads);
-    static const auto setBlas =
-        reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"));
-    if (setBlas) setBlas(threads);
-}
 
 at::Tensor matrix(float* p, Index rows, Index cols) {
     return at::from_blob(p, {rows, cols}, at::kFloat);
@@ -170,7 +159,7 @@ private:
     void head(const float* hidden, Index count, float* out) const {
         try {
             const c10::InferenceMode guard;
-            useThreads(m_threads);
+            useTorchThreads(m_threads);
             const Weight& w = m_weights.head.given() ? m_weights.head : m_weights.embedding;
             std::vector<float> normed(std::size_t(std::min(m_chunk, count) * m_config.hidden));
             for (Index r = 0; r < count; r += m_chunk) {
@@ -196,7 +185,7 @@ private:
         const Index layers = lastLayer < 0 ? c.layers : std::min(lastLayer + 1, c.layers);
         m_rows = 0;
         const c10::InferenceMode guard;
-        useThreads(m_threads);
+        useTorchThreads(m_threads);
 
         m_x.resize(std::size_t(n * c.hidden));
         for (Index i = 0; i < n; ++i)
@@ -229,7 +218,7 @@ private:
                       c.headDim};
             call.o = {o.data(), kernels::DType::F32, n * width, c.headDim, width};
             attention(call);
-            useThreads(m_threads);  // the callee may have run a pool of its own
+            useTorchThreads(m_threads);  // the callee may have run a pool of its own
 
             // The last layer's output matters only to logits.
             if (lastLayer < 0 || l + 1 < layers) finishLayer(l, n, o.data(), job);
@@ -350,7 +339,7 @@ std::unique_ptr<ModelRunner> loadModel(const std::filesystem::path& directory, i
 
 double measureGemm(int threads) {
     const c10::InferenceMode guard;
-    useThreads(threads > 0 ? threads : kernels::physicalCores());
+    useTorchThreads(threads > 0 ? threads : kernels::physicalCores());
     constexpr Index n = 512;
     std::vector<float> a(std::size_t(n * n), 0.5f), b(a), out(a);
     const at::Tensor x = matrix(a.data(), n, n), y = matrix(b.data(), n, n);

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace sparsight::bench {
+
+/// What an operation is timed on. Inputs are normal random numbers.
+struct Shape {
+    Index heads = 4, kvHeads = 4, nq = 4096, nk = 4096, d = 128;
+    bool causal = false;
+    kernels::DType type = kernels::DType::F32;
+};
+std::string toString(const Shape& shape);
+
+/// Another computation that runs in turn with ours. `milliseconds` does it once.
+///
+/// Peer: the same work by other software; ratio = their time / ours, more is better.
+/// Cost: work of ours that sets a price; ratio = our time / (share x its time), less is better.
+struct Rival {
+    enum Kind { Peer, Cost } kind = Peer;
+    std::string name;
+    std::function<double()> milliseconds;
+    double share = 1;
+    double bar = 0;  ///< the least (Peer) or largest (Cost) acceptable ratio; 0 = none
+};
+
+struct Operation {
+    std::string id, title;
+    Shape shape;
+    double flops = 0;               ///< of one run, products only; 0 = not a question of arithmetic
+    double bytes = 0;               ///< read and written at least; 0 = not a question of memory
+    std::function<void()> run;      ///< once, on warm buffers
+    std::function<double()> error;  ///< relative distance to float64; may be empty
+    double errorLimit = 0;
+    double peakBar = 0;  ///< least acceptable fraction of the FMA peak; 0 = none
+    std::vector<Rival> rivals;
+};
+
+/// Every operation of the CPU path that `filter` (a part of the id; "" = all) names. They share the
+/// backend, and each makes its inputs when it is first used.
+std::vector<Operation> cpuOperations(kernels::Backend& backend, const std::string& filter,
+                                     bool withPeers);
+
+struct Timing {
+    double median = 0, p10 = 0, p90 = 0;
+    std::vector<double> all;
+};
+struct Result {
+    const Operation* operation = nullptr;
+    Timing ours;                 ///< ms
+    double error = -1;           ///< -1: not checked
+    double peak = 0;             ///< GFLOP/s of the FMA loop, median of the same rounds
+    std::vector<Timing> rivals;  ///< ms
+    std::vector<double> ratios;  ///< median over the rounds of the ratio within a round
+    double gflops() const { return operation->flops / ours.median / 1e6; }
+    double peakFraction() const { return gflops() / peak; }
+};
+
+/// Checks, then times: each round runs ours, every rival and the FMA loop once, so that a change of
+/// the clock meets all of them. @param rounds at least 3 @param seconds stop after this long, too
+Result measure(const Operation& operation, int rounds, double seconds,
+               const std::function<double()>& peak);
+
+/// A program of ours in another process that computes attention with LibTorch when asked. Another
+/// process, because OpenBLAS chooses its kernels once, while it is loaded.
+class TorchPeer {
+public:
+    /// @param fixedBlas  true: the right OPENBLAS_CORETYPE for this CPU; false: as Debian ships it
+    static std::shared_ptr<TorchPeer> start(bool fixedBlas, int threads);
+    virtual ~TorchPeer() = default;
+    virtual std::string name() const = 0;
+    /// One softmax(scale q k^T) v on inputs of that shape, milliseconds.
+    virtual double attention(const Shape& shape) = 0;
+};
+/// Serves a TorchPeer over standard input and output. @return exit status
+int servePeer();
+
+}  // namespace sparsight::bench

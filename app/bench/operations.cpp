@@ -1,0 +1,525 @@
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <random>
+
+#include "app/bench/bench.h"
+
+namespace sparsight::bench {
+namespace {
+
+using namespace kernels;
+
+/// Normal random numbers in any type, one row of `width` after the other.
+std::vector<unsigned char> randomTensor(Index count, DType type, unsigned seed) {
+    std::vector<unsigned char> bytes(std::size_t(count * bytesOf(type)));
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    for (Index i = 0; i < count; ++i) storeFloat(bytes.data(), type, i, normal(random));
+    return bytes;
+}
+
+/// Tokens of the layers on which results are compared with float64: ragged on purpose.
+constexpr Index kCheckedTokens = 1501;
+
+/// Inputs and outputs of one layer.
+struct Layer {
+    Problem problem;
+    std::vector<unsigned char> qData, kData, vData, oData;
+    std::vector<float> lse;
+    TensorView q, k, v;
+    MutTensorView o;
+
+    explicit Layer(const Shape& s, unsigned seed = 1) {
+        problem.Hq = s.heads;
+        problem.Hkv = s.kvHeads;
+        problem.Nq = s.nq;
+        problem.Nk = s.nk;
+        problem.d = problem.dv = s.d;
+        problem.scale = 1 / std::sqrt(float(s.d));
+        problem.causal = s.causal;
+        qData = randomTensor(s.heads * s.nq * s.d, s.type, seed);
+        kData = randomTensor(s.kvHeads * s.nk * s.d, s.type, seed + 1);
+        vData = randomTensor(s.kvHeads * s.nk * s.d, s.type, seed + 2);
+        oData.resize(qData.size());
+        lse.resize(std::size_t(s.heads * s.nq));
+        q = {qData.data(), s.type, 0, s.nq * s.d, s.d};
+        k = {kData.data(), s.type, 0, s.nk * s.d, s.d};
+        v = {vData.data(), s.type, 0, s.nk * s.d, s.d};
+        o = {oData.data(), s.type, 0, s.nq * s.d, s.d};
+    }
+    Layer(const Layer&) = delete;
+    Layer& operator=(const Layer&) = delete;
+};
+
+/// Made when first asked for: a table of operations costs nothing until one runs.
+template <class T, class Make>
+auto lazy(Make make) {
+    return [make, made = std::shared_ptr<T>()]() mutable -> T& {
+        if (!made) made = make();
+        return *made;
+    };
+}
+
+double distance(const float* a, const float* b, Index count) {
+    double error = 0, norm = 0;
+    for (Index i = 0; i < count; ++i) {
+        const double x = double(a[i]), y = double(b[i]);
+        error += (x - y) * (x - y);
+        norm += y * y;
+    }
+    return norm > 0 ? std::sqrt(error / norm) : std::sqrt(error);
+}
+
+double timed(const std::function<void()>& run) {
+    const auto start = std::chrono::steady_clock::now();
+    run();
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+        .count();
+}
+
+using Policies = std::function<std::vector<Policy>(const Problem&)>;
+
+Policies everyHead(Policy policy) {
+    return [policy = std::move(policy)](const Problem&) { return std::vector<Policy>{policy}; };
+}
+
+/// Blocks at random, the diagonal one always, so many that the density is `density`.
+Policies randomBlocks(Index block, double density) {
+    return [=](const Problem& p) {
+        std::mt19937 random(7);
+        BlockList list;
+        list.block = block;
+        list.rowPtr.push_back(0);
+        const Index rows = (p.Nq + block - 1) / block;
+        for (Index r = 0; r < rows; ++r) {
+            const Index valid =
+                (std::min(p.visibleEnd(std::min(p.Nq, (r + 1) * block) - 1), p.Nk) + block - 1) /
+                block;
+            std::vector<std::int32_t> all;
+            for (Index c = 0; c + 1 < valid; ++c) all.push_back(std::int32_t(c));
+            std::shuffle(all.begin(), all.end(), random);
+            const auto keep = std::size_t(std::llround(density * double(valid)));
+            all.resize(std::min(all.size(), keep > 0 ? keep - 1 : 0));
+            all.push_back(std::int32_t(valid - 1));
+            std::sort(all.begin(), all.end());
+            list.col.insert(list.col.end(), all.begin(), all.end());
+            list.rowPtr.push_back(std::int32_t(list.col.size()));
+        }
+        return std::vector<Policy>{list};
+    };
+}
+
+/// `columns` random columns and `slashes` random diagonals, half of the latter among the nearest.
+Policies randomVerticalSlash(Index columns, Index slashes) {
+    return [=](const Problem& p) {
+        std::mt19937 random(8);
+        const auto pick = [&](Index count, Index from, std::vector<std::int32_t>& to) {
+            std::vector<std::int32_t> all;
+            for (Index i = from; i < p.Nk; ++i) all.push_back(std::int32_t(i));
+            std::shuffle(all.begin(), all.end(), random);
+            to.insert(to.end(), all.begin(),
+                      all.begin() + std::min<Index>(count, Index(all.size())));
+            std::sort(to.begin(), to.end());
+        };
+        VerticalSlash vs;
+        pick(columns, 0, vs.cols);
+        for (Index s = 0; s < slashes / 2; ++s) vs.diags.push_back(std::int32_t(s));
+        pick(slashes - slashes / 2, slashes / 2, vs.diags);
+        return std::vector<Policy>{vs};
+    };
+}
+
+/// A layer with the plan of one mask.
+struct Planned {
+    Layer layer;
+    Plan plan;
+    Planned(const Shape& s, const Policies& policies, PlanMode mode)
+        : layer(s), plan(buildPlan(layer.problem, policies(layer.problem), mode)) {}
+    double density() const {
+        double sum = 0;
+        for (Index h = 0; h < layer.problem.Hq; ++h) sum += plan.stats.density(h);
+        return sum / double(layer.problem.Hq);
+    }
+};
+
+void forward(Backend& backend, Planned& x) {
+    backend.forward(x.layer.problem, x.layer.q, x.layer.k, x.layer.v, x.plan, x.layer.o,
+                    x.layer.lse.data());
+}
+
+/// Largest relative distance per head between our output and the reference's on a small layer of
+/// the same widths, with ragged lengths.
+double forwardError(Backend& backend, Shape s, const Policies& policies, PlanMode mode) {
+    const Index group = s.heads / s.kvHeads;
+    s.kvHeads = std::min<Index>(s.kvHeads, 2);
+    s.heads = s.kvHeads * group;
+    const bool square = s.nq == s.nk;
+    s.nk = std::min(s.nk, kCheckedTokens);
+    s.nq = square ? s.nk : std::min(s.nq, s.nk);
+    Planned ours(s, policies, mode), theirs(s, policies, mode);
+    forward(backend, ours);
+    const auto reference = makeReference();
+    forward(*reference, theirs);
+    const auto floats = [&](const Layer& l, Index h) {
+        std::vector<float> x(std::size_t(s.nq * s.d));
+        for (std::size_t i = 0; i < x.size(); ++i)
+            x[i] = loadFloat(l.oData.data(), s.type, h * s.nq * s.d + Index(i));
+        return x;
+    };
+    double worst = 0;
+    for (Index h = 0; h < s.heads; ++h)
+        worst = std::max(worst, distance(floats(ours.layer, h).data(),
+                                         floats(theirs.layer, h).data(), s.nq * s.d));
+    return worst;
+}
+
+double errorLimitOf(DType t) {
+    return t == DType::F32 ? 5e-6 : t == DType::F16 ? 2e-3 : 8e-3;
+}
+
+struct Captured {
+    CaptureSpec spec;
+    std::vector<float> lse, rowMax, entropy, distance, sink, local, sum, max, columns, diagonals;
+    CaptureOut out;
+
+    explicit Captured(const Problem& p, bool keyPass) {
+        const auto rows = std::size_t(p.Hq * p.Nq);
+        const auto blocks = std::size_t(p.Hq * ((p.Nq + spec.block - 1) / spec.block) *
+                                        ((p.Nk + spec.block - 1) / spec.block));
+        const auto get = [](std::vector<float>& x, std::size_t n) {
+            x.resize(n);
+            return x.data();
+        };
+        out.lse = get(lse, rows);
+        out.rowMax = get(rowMax, rows);
+        out.entropy = get(entropy, rows);
+        out.meanDistance = get(distance, rows);
+        out.sinkMass = get(sink, rows);
+        out.localMass = get(local, rows);
+        if (!keyPass) return;
+        out.blockSum = get(sum, blocks);
+        out.blockMax = get(max, blocks);
+        out.colMass = get(columns, std::size_t(p.Hq * p.Nk));
+        out.diagMass = get(diagonals, std::size_t(p.Hq * (p.causal ? p.Nk : p.Nq + p.Nk - 1)));
+    }
+};
+
+double captureError(Backend& backend, Shape s, bool keyPass) {
+    s.heads = s.kvHeads = 1;
+    s.nq = s.nk = kCheckedTokens;
+    Layer layer(s);
+    Captured ours(layer.problem, keyPass), theirs(layer.problem, keyPass);
+    backend.capture(layer.problem, layer.q, layer.k, ours.spec, ours.out);
+    makeReference()->capture(layer.problem, layer.q, layer.k, theirs.spec, theirs.out);
+    double worst = 0;
+    const auto compare = [&](const std::vector<float>& a, const std::vector<float>& b) {
+        if (!a.empty()) worst = std::max(worst, distance(a.data(), b.data(), Index(a.size())));
+    };
+    compare(ours.lse, theirs.lse);
+    compare(ours.entropy, theirs.entropy);
+    compare(ours.distance, theirs.distance);
+    compare(ours.sink, theirs.sink);
+    compare(ours.local, theirs.local);
+    compare(ours.sum, theirs.sum);
+    compare(ours.max, theirs.max);
+    compare(ours.columns, theirs.columns);
+    compare(ours.diagonals, theirs.diagonals);
+    return worst;
+}
+
+double productFlops(const Shape& s, double pairs) {
+    return 4.0 * double(s.heads) * pairs * double(s.d);
+}
+double pairsOf(const Shape& s) {
+    Problem p;
+    p.Nq = s.nq;
+    p.Nk = s.nk;
+    p.causal = s.causal;
+    return double(validPairs(p));
+}
+
+class Table {
+public:
+    Table(Backend& backend, const std::string& filter, bool withPeers)
+        : m_backend(&backend), m_filter(filter), m_withPeers(withPeers) {}
+
+    std::vector<Operation> take() { return std::move(m_operations); }
+
+    /// Dense attention. @param bar least fraction of the FMA peak
+    void dense(const std::string& id, Shape s, double bar = 0, bool peers = false) {
+        if (!wanted(id)) return;
+        Operation op;
+        op.id = id;
+        op.title = "dense forward + LSE";
+        op.shape = s;
+        op.flops = productFlops(s, pairsOf(s));
+        auto input = planned(s, everyHead(Dense{}), PlanMode::Exact);
+        op.run = [backend = m_backend, input]() mutable { forward(*backend, input()); };
+        op.error = [backend = m_backend, s] {
+            return forwardError(*backend, s, everyHead(Dense{}), PlanMode::Exact);
+        };
+        op.errorLimit = errorLimitOf(s.type);
+        op.peakBar = bar;
+        if (peers && m_withPeers)
+            for (const bool fixedBlas : {false, true})
+                if (const auto peer = torchPeer(fixedBlas))
+                    op.rivals.push_back({Rival::Peer, peer->name(),
+                                         [peer, s] { return peer->attention(s); }, 1,
+                                         fixedBlas ? 2.5 : 8.0});
+        m_operations.push_back(std::move(op));
+    }
+
+    /// A mask against the dense forward of the same shape, by the density of its plan.
+    void sparse(const std::string& id, const std::string& title, Shape s, const Policies& policies,
+                PlanMode mode, double bar, bool lseOnly = false) {
+        if (!wanted(id)) return;
+        Operation op;
+        op.id = id;
+        op.title = title;
+        op.shape = s;
+        auto input = planned(s, policies, mode);
+        const double density = input().density();
+        op.flops = productFlops(s, pairsOf(s)) * density / (lseOnly ? 2 : 1);
+        if (lseOnly) {
+            op.run = [backend = m_backend, input]() mutable {
+                Planned& x = input();
+                backend->lseOnly(x.layer.problem, x.layer.q, x.layer.k, x.plan, x.layer.lse.data());
+            };
+            op.rivals.push_back({Rival::Cost, "forward of the same plan",
+                                 [backend = m_backend, input]() mutable {
+                                     return timed([&] { forward(*backend, input()); });
+                                 },
+                                 1, bar});
+        } else {
+            op.run = [backend = m_backend, input]() mutable { forward(*backend, input()); };
+            // One dense head is enough to know the price of dense work.
+            Shape one = s;
+            one.heads = one.kvHeads = 1;
+            auto dense = planned(one, everyHead(Dense{}), PlanMode::Exact);
+            char name[64];
+            std::snprintf(name, sizeof name, "density %.4f x dense", density);
+            op.rivals.push_back({Rival::Cost, name,
+                                 [backend = m_backend, dense]() mutable {
+                                     return timed([&] { forward(*backend, dense()); });
+                                 },
+                                 density * double(s.heads), bar});
+        }
+        op.error = [backend = m_backend, s, policies, mode] {
+            return forwardError(*backend, s, policies, mode);
+        };
+        op.errorLimit = errorLimitOf(s.type);
+        m_operations.push_back(std::move(op));
+    }
+
+    void capture(const std::string& id, Shape s, bool keyPass, double bar) {
+        if (!wanted(id)) return;
+        struct Both {
+            Layer layer;
+            Captured captured;
+            Both(const Shape& shape, bool keys) : layer(shape), captured(layer.problem, keys) {}
+        };
+        Operation op;
+        op.id = id;
+        op.title = keyPass ? "capture: LSE, entropy, blocks, columns, diagonals"
+                           : "capture: row statistics only";
+        op.shape = s;
+        op.flops = productFlops(s, pairsOf(s)) / (keyPass ? 1 : 2);
+        auto input = lazy<Both>([s, keyPass] { return std::make_shared<Both>(s, keyPass); });
+        op.run = [backend = m_backend, input]() mutable {
+            Both& x = input();
+            backend->capture(x.layer.problem, x.layer.q, x.layer.k, x.captured.spec,
+                             x.captured.out);
+        };
+        op.error = [backend = m_backend, s, keyPass] { return captureError(*backend, s, keyPass); };
+        op.errorLimit = 2e-5;
+        op.rivals.push_back(denseForward(s, 1, bar));
+        m_operations.push_back(std::move(op));
+    }
+
+    void antidiagonal(const std::string& id, Shape s, Index stride, Index block, double bar) {
+        if (!wanted(id)) return;
+        struct Scored {
+            Layer layer;
+            std::vector<float> score;
+            Scored(const Shape& shape, Index edge)
+                : layer(shape),
+                  score(std::size_t(shape.heads * ((shape.nq + edge - 1) / edge) *
+                                    ((shape.nk + edge - 1) / edge))) {}
+        };
+        const auto score = [stride, block](Backend& backend, Scored& x) {
+            backend.antidiagonal(x.layer.problem, x.layer.q, x.layer.k, stride, block, 0,
+                                 x.score.data());
+        };
+        Operation op;
+        op.id = id;
+        op.title = "antidiagonal scores, stride " + std::to_string(stride);
+        op.shape = s;
+        op.flops = productFlops(s, pairsOf(s)) / (2.0 * double(stride));
+        auto input = lazy<Scored>([s, block] { return std::make_shared<Scored>(s, block); });
+        op.run = [backend = m_backend, input, score]() mutable { score(*backend, input()); };
+        op.error = [backend = m_backend, s, block, score] {
+            Shape small = s;
+            small.heads = small.kvHeads = 1;
+            small.nq = small.nk = kCheckedTokens;
+            Scored a(small, block), b(small, block);
+            score(*backend, a);
+            score(*makeReference(), b);
+            return distance(a.score.data(), b.score.data(), Index(a.score.size()));
+        };
+        op.errorLimit = 2e-5;
+        op.rivals.push_back(denseForward(s, 1, bar));
+        m_operations.push_back(std::move(op));
+    }
+
+    void render(const std::string& id, Index tokens, Index pixels, Statistic statistic) {
+        if (!wanted(id)) return;
+        Shape s;
+        s.heads = s.kvHeads = 1;
+        s.nq = s.nk = tokens;
+        struct Drawn {
+            Layer layer;
+            RenderSpec spec;
+            std::vector<float> px;
+            Drawn(const Shape& shape, Index edge, Statistic wanted) : layer(shape) {
+                spec.q1 = spec.k1 = shape.nq;
+                spec.width = spec.height = edge;
+                spec.statistic = wanted;
+                px.resize(std::size_t(edge * edge));
+            }
+        };
+        const auto make = [statistic](Backend& backend, const Shape& shape, Index edge) {
+            auto drawn = std::make_shared<Drawn>(shape, edge, statistic);
+            CaptureOut out;
+            out.lse = drawn->layer.lse.data();
+            backend.capture(drawn->layer.problem, drawn->layer.q, drawn->layer.k, {}, out);
+            return drawn;
+        };
+        const auto draw = [](Backend& backend, Drawn& x) {
+            backend.render(x.layer.problem, x.layer.q, x.layer.k, x.layer.lse.data(), x.spec,
+                           x.px.data());
+        };
+        Operation op;
+        op.id = id;
+        op.title = "render " + std::to_string(tokens) + " x " + std::to_string(tokens) +
+                   " tokens to " + std::to_string(pixels) + " x " + std::to_string(pixels);
+        op.shape = s;
+        op.flops = 2.0 * pairsOf(s) * double(s.d);
+        auto input = lazy<Drawn>(
+            [backend = m_backend, make, s, pixels] { return make(*backend, s, pixels); });
+        op.run = [backend = m_backend, input, draw]() mutable { draw(*backend, input()); };
+        op.error = [backend = m_backend, make, draw, s, pixels] {
+            Shape small = s;
+            small.nq = small.nk = std::min<Index>(s.nq, kCheckedTokens);
+            const auto reference = makeReference();
+            const auto a = make(*backend, small, std::min<Index>(pixels, 300)),
+                       b = make(*reference, small, std::min<Index>(pixels, 300));
+            draw(*backend, *a);
+            draw(*reference, *b);
+            return distance(a->px.data(), b->px.data(), Index(a->px.size()));
+        };
+        op.errorLimit = 2e-5;
+        m_operations.push_back(std::move(op));
+    }
+
+    /// One decode step: memory decides.
+    void decode(const std::string& id, Shape s) {
+        if (!wanted(id)) return;
+        Operation op;
+        op.id = id;
+        op.title = "decode step";
+        op.shape = s;
+        op.flops = productFlops(s, pairsOf(s));
+        op.bytes = 2.0 * double(s.kvHeads * s.nk * s.d * bytesOf(s.type));
+        auto input = planned(s, everyHead(Dense{}), PlanMode::Exact);
+        op.run = [backend = m_backend, input]() mutable { forward(*backend, input()); };
+        op.error = [backend = m_backend, s] {
+            return forwardError(*backend, s, everyHead(Dense{}), PlanMode::Exact);
+        };
+        op.errorLimit = errorLimitOf(s.type);
+        m_operations.push_back(std::move(op));
+    }
+
+private:
+    bool wanted(const std::string& id) const { return id.find(m_filter) != std::string::npos; }
+
+    static auto planned(const Shape& s, const Policies& policies, PlanMode mode)
+        -> std::function<Planned&()> {
+        return lazy<Planned>([=] { return std::make_shared<Planned>(s, policies, mode); });
+    }
+    Rival denseForward(const Shape& s, double share, double bar) {
+        auto input = planned(s, everyHead(Dense{}), PlanMode::Exact);
+        return {Rival::Cost, "dense forward",
+                [backend = m_backend, input]() mutable {
+                    return timed([&] { forward(*backend, input()); });
+                },
+                share, bar};
+    }
+    std::shared_ptr<TorchPeer> torchPeer(bool fixedBlas) {
+        auto& peer = m_peers[fixedBlas];
+        if (!peer) peer = TorchPeer::start(fixedBlas, m_backend->threads());
+        return peer;
+    }
+
+    Backend* m_backend;
+    std::string m_filter;
+    bool m_withPeers;
+    std::shared_ptr<TorchPeer> m_peers[2];
+    std::vector<Operation> m_operations;
+};
+
+}  // namespace
+
+std::vector<Operation> cpuOperations(Backend& backend, const std::string& filter, bool withPeers) {
+    Table t(backend, filter, withPeers);
+    const auto square = [](Index heads, Index kvHeads, Index n, Index d, bool causal,
+                           DType type = DType::F32) {
+        return Shape{heads, kvHeads, n, n, d, causal, type};
+    };
+    t.dense("dense-full-d128", square(4, 4, 4096, 128, false), 0.62, true);
+    t.dense("dense-causal-d128", square(4, 4, 4096, 128, true), 0.52, true);
+    t.dense("dense-full-d64", square(8, 8, 4096, 64, false), 0, true);
+    t.dense("dense-causal-d64", square(8, 8, 4096, 64, true), 0, true);
+    t.dense("dense-causal-gqa", square(8, 2, 4096, 128, true));
+    t.dense("dense-causal-bf16", square(4, 4, 4096, 128, true, DType::BF16));
+    for (const Index d : {32, 80, 96, 256})
+        t.dense("dense-full-d" + std::to_string(d), square(4, 4, 2048, d, false));
+    const Shape longer = square(2, 2, 16384, 128, true);
+    t.sparse("blocks-128-10", "random blocks of 128, 10 %", longer, randomBlocks(128, 0.1),
+             PlanMode::Tile, 1.15);
+    t.sparse("blocks-64-10", "random blocks of 64, 10 %", longer, randomBlocks(64, 0.1),
+             PlanMode::Tile, 1.15);
+    t.sparse("vertical-slash", "vertical-slash 1000 + 200, tiles", longer,
+             randomVerticalSlash(1000, 200), PlanMode::Tile, 1.35);
+    t.sparse("vertical-slash-exact", "vertical-slash 1000 + 200, token-exact", longer,
+             randomVerticalSlash(1000, 200), PlanMode::Exact, 0);
+    t.sparse("streaming", "streaming 128 + 1024", longer, everyHead(Streaming{128, 1024}),
+             PlanMode::Tile, 0);
+    t.sparse(
+        "mixed", "one dense head + 31 streaming 128 + 1024", square(32, 32, 8192, 128, true),
+        [](const Problem& p) {
+            std::vector<Policy> all(std::size_t(p.Hq), Streaming{128, 1024});
+            all[0] = Dense{};
+            return all;
+        },
+        PlanMode::Tile, 1.15);
+    t.sparse("lse-dense", "LSE only, dense", square(4, 4, 4096, 128, true), everyHead(Dense{}),
+             PlanMode::Exact, 0, true);
+    t.sparse("recall-blocks", "LSE only, random blocks of 64, 10 %", longer, randomBlocks(64, 0.1),
+             PlanMode::Exact, 0, true);
+    t.capture("capture", square(4, 4, 4096, 128, true), true, 2.2);
+    t.capture("capture-d64", square(8, 8, 4096, 64, true), true, 2.2);
+    t.capture("capture-rows", square(4, 4, 4096, 128, true), false, 0);
+    t.render("render-sum", 2048, 1024, Statistic::Sum);
+    t.render("render-max", 2048, 1024, Statistic::Max);
+    t.antidiagonal("antidiagonal-8", square(4, 4, 4096, 128, true), 8, 128, 0.25);
+    t.antidiagonal("antidiagonal-16", square(4, 4, 4096, 128, true), 16, 128, 0);
+    t.decode("decode", Shape{32, 8, 1, 32768, 128, true, DType::F32});
+    t.decode("decode-bf16", Shape{32, 8, 1, 32768, 128, true, DType::BF16});
+    return t.take();
+}
+
+}  // namespace sparsight::bench

@@ -1,0 +1,119 @@
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <sstream>
+
+#include "app/bench/bench.h"
+#ifdef SPARSIGHT_HAS_TORCH
+#include "core/torch/peer_attention.h"
+#endif
+
+extern char** environ;
+
+namespace sparsight::bench {
+namespace {
+
+/// Line by line: a request is the numbers of a shape and the threads, an answer is milliseconds.
+class Child final : public TorchPeer {
+public:
+    Child(bool fixedBlas, int threads) : m_threads(threads) {
+        int down[2], up[2];
+        if (pipe2(down, O_CLOEXEC) != 0 || pipe2(up, O_CLOEXEC) != 0)
+            throw Error(Errc::Resources, "bench: no pipe for the peer process");
+        std::vector<std::string> settings;
+        for (char** e = environ; *e; ++e)
+            if (fixedBlas || std::strncmp(*e, "OPENBLAS_", 9) != 0) settings.emplace_back(*e);
+        std::vector<char*> env;
+        for (std::string& s : settings) env.push_back(s.data());
+        env.push_back(nullptr);
+        posix_spawn_file_actions_t files;
+        posix_spawn_file_actions_init(&files);
+        posix_spawn_file_actions_adddup2(&files, down[0], 0);
+        posix_spawn_file_actions_adddup2(&files, up[1], 1);
+        char program[] = "sparsight-bench";
+        char mode[32];
+        std::strcpy(mode, fixedBlas ? "--serve-peer=fixed" : "--serve-peer=shipped");
+        char* argv[] = {program, mode, nullptr};
+        const int failed = posix_spawn(&m_pid, "/proc/self/exe", &files, nullptr, argv, env.data());
+        posix_spawn_file_actions_destroy(&files);
+        close(down[0]);
+        close(up[1]);
+        m_to = fdopen(down[1], "w");
+        m_from = fdopen(up[0], "r");
+        if (failed != 0) {
+            m_pid = 0;
+            throw Error(Errc::Resources, "bench: the peer process does not start");
+        }
+        m_name = line() + (fixedBlas ? "" : " (as shipped)");
+    }
+    ~Child() override {
+        if (m_to) fclose(m_to);
+        if (m_from) fclose(m_from);
+        if (m_pid > 0) waitpid(m_pid, nullptr, 0);
+    }
+    std::string name() const override { return m_name; }
+    double attention(const Shape& s) override {
+        std::ostringstream request;
+        request << s.heads << ' ' << s.kvHeads << ' ' << s.nq << ' ' << s.nk << ' ' << s.d << ' '
+                << s.causal << ' ' << m_threads << '\n';
+        fputs(request.str().c_str(), m_to);
+        fflush(m_to);
+        return std::strtod(line().c_str(), nullptr);
+    }
+
+private:
+    std::string line() {
+        char text[256];
+        if (!fgets(text, sizeof text, m_from))
+            throw Error(Errc::Device, "bench: the LibTorch peer process has died");
+        text[std::strcspn(text, "\n")] = 0;
+        return text;
+    }
+    int m_threads;
+    pid_t m_pid = 0;
+    FILE *m_to = nullptr, *m_from = nullptr;
+    std::string m_name;
+};
+
+}  // namespace
+
+std::shared_ptr<TorchPeer> TorchPeer::start([[maybe_unused]] bool fixedBlas,
+                                            [[maybe_unused]] int threads) {
+#ifdef SPARSIGHT_HAS_TORCH
+    return std::make_shared<Child>(fixedBlas, threads);
+#else
+    return nullptr;
+#endif
+}
+
+int servePeer() {
+#ifdef SPARSIGHT_HAS_TORCH
+    std::cout << torchDescription() << std::endl;
+    std::string known, request;
+    std::unique_ptr<TorchAttention> attention;
+    while (std::getline(std::cin, request)) {
+        if (request != known) {
+            Index heads = 0, kvHeads = 0, nq = 0, nk = 0, d = 0;
+            bool causal = false;
+            int threads = 1;
+            std::istringstream(request) >> heads >> kvHeads >> nq >> nk >> d >> causal >> threads;
+            attention.reset();
+            attention = makeTorchAttention(heads, kvHeads, nq, nk, d, causal, threads);
+            attention->run();
+            known = request;
+        }
+        std::cout << attention->run() << std::endl;
+    }
+    return 0;
+#else
+    return 3;
+#endif
+}
+
+}  // namespace sparsight::bench
