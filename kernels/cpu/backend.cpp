@@ -439,23 +439,37 @@ Report CpuSimd::antidiagonal(const Problem& p, TensorView q, TensorView k, Index
     pass.rows = ceilDiv(p.Nq, block);
     pass.cols = ceilDiv(p.Nk, block);
     const Index padded = pass.kGroups * stride, group = p.Hq / p.Hkv;
+    // A strip of query groups spans several block rows where these are narrower.
+    const Index rowsAtOnce = std::max<Index>(1, m_simd.width * stride / block);
+    const Index tasks = ceilDiv(pass.rows, rowsAtOnce);
+    const bool inPlace = k.t == DType::F32 && k.sn == p.d && padded == p.Nk;
     Scratch copy;
     for (Index batch = 0; batch < p.batch; ++batch)
         for (Index kv = 0; kv < p.Hkv; ++kv) {
-            float* keys = copy.get(std::size_t(padded * p.d));
-            for (Index n = 0; n < padded; ++n) {
-                if (n < p.Nk) {
-                    const TensorView from = k.head(kv).from(n);
-                    m_simd.widen(static_cast<const char*>(from.p) + batch * k.sb * bytesOf(k.t),
-                                 k.t, p.d, keys + n * p.d);
-                } else {
-                    std::fill_n(keys + n * p.d, p.d, 0.0f);
-                }
+            TensorView from = k.head(kv);
+            from.p = static_cast<const char*>(from.p) + batch * k.sb * bytesOf(k.t);
+            if (inPlace) {
+                pass.keys = static_cast<const float*>(from.p);
+            } else {
+                float* keys = copy.get(std::size_t(padded * p.d));
+                m_pool.run(
+                    ceilDiv(padded, kCopyRows),
+                    [&](Index task, TaskContext& context) {
+                        context.check();
+                        for (Index n = task * kCopyRows;
+                             n < std::min(padded, (task + 1) * kCopyRows); ++n) {
+                            if (n < p.Nk)
+                                m_simd.widen(from.from(n).p, k.t, p.d, keys + n * p.d);
+                            else
+                                std::fill_n(keys + n * p.d, p.d, 0.0f);
+                        }
+                    },
+                    Job({}, [&job] { return job.stopAsked(); }));
+                pass.keys = keys;
             }
-            pass.keys = keys;
             const double done = double(batch * p.Hkv + kv), all = double(p.batch * p.Hkv);
             m_pool.run(
-                group * pass.rows,
+                group * tasks,
                 [&](Index task, TaskContext& context) {
                     const Index h = kv * group + task % group;
                     Head head;
@@ -465,7 +479,9 @@ Report CpuSimd::antidiagonal(const Problem& p, TensorView q, TensorView k, Index
                     head.q.p = static_cast<const char*>(head.q.p) + batch * q.sb * bytesOf(q.t);
                     cpu::AntidiagonalPass mine = pass;
                     mine.score = blockScore + (batch * p.Hq + h) * pass.rows * pass.cols;
-                    m_simd.antidiagonal(head, mine, pass.rows - 1 - task / group,
+                    // The last rows see the most keys: they go first.
+                    const Index first = (tasks - 1 - task / group) * rowsAtOnce;
+                    m_simd.antidiagonal(head, mine, first, std::min(pass.rows, first + rowsAtOnce),
                                         workspace(context), context);
                 },
                 job, done / all, (done + 1) / all);

@@ -275,22 +275,48 @@ void captureKeys(const Head& h, const CapturePass& pass, Index group, Workspace&
     }
 }
 
+/// Visible pairs of the rows [rows.begin, rows.end) and the keys [keys.begin, keys.end).
+inline Index visiblePairs(const Problem& p, Range rows, Range keys) {
+    // Both ends of a row's sight grow with the row.
+    if (p.visibleBegin(rows.end - 1) <= keys.begin && p.visibleEnd(rows.begin) >= keys.end)
+        return Index(rows.end - rows.begin) * (keys.end - keys.begin);
+    Index pairs = 0;
+    for (Index row = rows.begin; row < rows.end; ++row)
+        pairs += std::max<Index>(0, std::min<Index>(keys.end, p.visibleEnd(row)) -
+                                        std::max<Index>(keys.begin, p.visibleBegin(row)));
+    return pairs;
+}
+
+/// [lane][cells] from [cells][kWidth]. @param cells a multiple of kCorner
+HWY_NOINLINE void transposeCells(const float* in, Index cells, float* out) {
+    const auto same = [](auto x) HWY_ATTR { return x; };
+    for (Index b = 0; b < cells; b += kCorner)
+        for (int r = 0; r < kWidth; r += kCorner)
+            transposeCorner(in + b * kWidth + r, kWidth, out + r * cells + b, cells, same);
+}
+
 void render(const Head& h, const RenderPass& pass, Index first, Index last, Workspace& work,
             TaskContext& context) {
     const D d;
     const Problem& p = *h.problem;
     const RenderSpec& spec = *pass.spec;
     const Index rowTokens = spec.q1 - spec.q0, colTokens = spec.k1 - spec.k0;
-    const auto cells = std::size_t(spec.width * kWidth);
+    const Index cells = (spec.width + 3) / 4 * 4;
+    const auto size = std::size_t(cells * kWidth);
+    const bool maximum = spec.statistic == Statistic::Max;
     const double sink2 = double(h.sink()) * double(kLog2e);
     float* q = work.q.get(std::size_t(p.d * kWidth));
     float* s = work.s.get(std::size_t(kChunk) * kWidth);
-    float* sums = work.o.get(2 * cells);
-    float* maxima = sums + cells;
+    float* sums = work.o.get(4 * size);
+    float* maxima = sums + size;
+    float* sumRows = sums + 2 * size;
+    float* maxRows = sums + 3 * size;
     float* denominators = work.state.get(std::size_t(kWidth));
+    std::vector<Range> columns(static_cast<std::size_t>(spec.width));
+    for (Index b = 0; b < spec.width; ++b)
+        columns[std::size_t(b)] = pixelTokens(b, spec.width, colTokens);
     std::vector<double> total(std::size_t((last - first) * spec.width), 0.0);
-    std::vector<float> top(total.size(), 0.0f);
-    std::vector<Index> pairs(total.size(), 0);
+    std::vector<float> top(maximum ? total.size() : 0, 0.0f);
     const Index endToken = spec.q0 + pixelTokens(last - 1, spec.height, rowTokens).end;
     KeyRun run;
     for (Index row0 = spec.q0 + pixelTokens(first, spec.height, rowTokens).begin; row0 < endToken;
@@ -298,17 +324,19 @@ void render(const Head& h, const RenderPass& pass, Index first, Index last, Work
         Strip rows(p, row0);
         rows.rows = int(std::min<Index>(rows.rows, endToken - row0));
         const bool qFinite = packStrip(h, row0, q);
-        for (int r = 0; r < kWidth; ++r)
-            denominators[r] = r < rows.rows
-                                  ? float(withSink(double(pass.lse[row0 + r]) / kLn2, sink2))
-                                  : -kNegInf;
-        std::fill_n(sums, 2 * cells, 0.0f);
-        Index pixel = 0;
+        for (int r = 0; r < kWidth; ++r) {
+            // A row that sees nothing has p = 0 everywhere.
+            const bool sees = r < rows.rows && pass.lse[row0 + r] != kNegInf;
+            denominators[r] =
+                sees ? float(withSink(double(pass.lse[row0 + r]) / kLn2, sink2)) : -kNegInf;
+        }
+        std::fill_n(sums, maximum ? 2 * size : size, 0.0f);
+        std::size_t pixel = 0;
         for (Index chunk = spec.k0; chunk < spec.k1; chunk += kChunk) {
             context.check();
-            const int size = int(std::min<Index>(kChunk, spec.k1 - chunk));
+            const int keys = int(std::min<Index>(kChunk, spec.k1 - chunk));
             const int n =
-                int(std::clamp<Index>(p.visibleEnd(row0 + rows.rows - 1) - chunk, 0, size));
+                int(std::clamp<Index>(p.visibleEnd(row0 + rows.rows - 1) - chunk, 0, keys));
             if (n == 0) break;
             run.set(h, chunk, n);
             visibleScores(h, rows, run, 0, n, q, qFinite, s);
@@ -332,83 +360,98 @@ void render(const Head& h, const RenderPass& pass, Index first, Index last, Work
                 for (int i = 0; i < n * kWidth; ++i)
                     if (work.flags[std::size_t(i)] != wanted) s[i] = 0;
             }
-            while (pixel < spec.width &&
-                   spec.k0 + pixelTokens(pixel, spec.width, colTokens).end <= chunk)
-                ++pixel;
-            for (Index b = pixel; b < spec.width; ++b) {
-                const Range tokens = pixelTokens(b, spec.width, colTokens);
-                const Index from = std::max<Index>(spec.k0 + tokens.begin - chunk, 0);
-                const Index to = std::min<Index>(spec.k0 + tokens.end - chunk, n);
+            while (pixel < columns.size() && spec.k0 + columns[pixel].end <= chunk) ++pixel;
+            for (std::size_t b = pixel; b < columns.size(); ++b) {
+                const Index from = std::max<Index>(spec.k0 + columns[b].begin - chunk, 0);
+                const Index to = std::min<Index>(spec.k0 + columns[b].end - chunk, n);
                 if (from >= n) break;
                 for (int v = 0; v < kVecs; ++v) {
-                    V sum = hn::Load(d, sums + b * kWidth + v * kLanes);
-                    V max = hn::Load(d, maxima + b * kWidth + v * kLanes);
-                    for (Index c = from; c < to; ++c) {
-                        const V w = hn::Load(d, s + c * kWidth + v * kLanes);
-                        sum = hn::Add(sum, w);
-                        max = hn::Max(max, w);
-                    }
-                    hn::Store(sum, d, sums + b * kWidth + v * kLanes);
-                    hn::Store(max, d, maxima + b * kWidth + v * kLanes);
+                    float* sumAt = sums + Index(b) * kWidth + v * kLanes;
+                    V sum = hn::Load(d, sumAt);
+                    for (Index c = from; c < to; ++c)
+                        sum = hn::Add(sum, hn::Load(d, s + c * kWidth + v * kLanes));
+                    hn::Store(sum, d, sumAt);
+                    if (!maximum) continue;
+                    float* maxAt = maxima + Index(b) * kWidth + v * kLanes;
+                    V max = hn::Load(d, maxAt);
+                    for (Index c = from; c < to; ++c)
+                        max = hn::Max(max, hn::Load(d, s + c * kWidth + v * kLanes));
+                    hn::Store(max, d, maxAt);
                 }
             }
         }
+        transposeCells(sums, cells, sumRows);
+        if (maximum) transposeCells(maxima, cells, maxRows);
         for (Index a = first; a < last; ++a) {
             const Range tokens = pixelTokens(a, spec.height, rowTokens);
-            const int from = int(std::max<Index>(spec.q0 + tokens.begin - row0, 0));
-            const int to = int(std::min<Index>(spec.q0 + tokens.end - row0, rows.rows));
-            for (int r = from; r < to; ++r) {
-                const Index begin = rows.begin[r] - spec.k0, end = p.visibleEnd(row0 + r) - spec.k0;
-                for (Index b = 0; b < spec.width; ++b) {
-                    const Range cols = pixelTokens(b, spec.width, colTokens);
-                    const Index visible =
-                        std::min<Index>(cols.end, end) - std::max<Index>(cols.begin, begin);
-                    if (cols.begin >= end) break;
-                    if (visible <= 0) continue;
-                    const auto at = std::size_t((a - first) * spec.width + b);
-                    pairs[at] += visible;
-                    total[at] += double(sums[b * kWidth + r]);
-                    top[at] = std::max(top[at], maxima[b * kWidth + r]);
-                }
+            const Index from = std::max<Index>(spec.q0 + tokens.begin - row0, 0);
+            const Index to = std::min<Index>(spec.q0 + tokens.end - row0, rows.rows);
+            double* totals = total.data() + (a - first) * spec.width;
+            for (Index r = from; r < to; ++r) {
+                const float* row = sumRows + r * cells;
+                for (Index b = 0; b < spec.width; ++b) totals[b] += double(row[b]);
+                if (!maximum) continue;
+                float* tops = top.data() + (a - first) * spec.width;
+                for (Index b = 0; b < spec.width; ++b)
+                    tops[b] = std::max(tops[b], maxRows[r * cells + b]);
             }
         }
     }
-    for (std::size_t i = 0; i < total.size(); ++i) {
-        double value = total[i];
-        if (pairs[i] == 0)
-            value = -1;
-        else if (spec.statistic == Statistic::Mean)
-            value /= double(pairs[i]);
-        else if (spec.statistic == Statistic::Max && !std::isnan(value))
-            value = double(top[i]);
-        pass.px[std::size_t(first * spec.width) + i] = float(value);
+    for (Index a = first; a < last; ++a) {
+        Range rows = pixelTokens(a, spec.height, rowTokens);
+        rows = {std::int32_t(rows.begin + spec.q0), std::int32_t(rows.end + spec.q0)};
+        for (Index b = 0; b < spec.width; ++b) {
+            const auto at = std::size_t((a - first) * spec.width + b);
+            const Range keys{std::int32_t(columns[std::size_t(b)].begin + spec.k0),
+                             std::int32_t(columns[std::size_t(b)].end + spec.k0)};
+            const Index pairs = visiblePairs(p, rows, keys);
+            double value = total[at];
+            if (pairs == 0)
+                value = -1;
+            else if (spec.statistic == Statistic::Mean)
+                value /= double(pairs);
+            else if (maximum && !std::isnan(value))
+                value = double(top[at]);
+            pass.px[std::size_t(first * spec.width) + at] = float(value);
+        }
     }
 }
 
-void antidiagonal(const Head& h, const AntidiagonalPass& pass, Index blockRow, Workspace& work,
-                  TaskContext& context) {
+/// Strip `group0` of query groups: out[t * d + c][lane] = row (group0 + lane) * stride + stride - 1
+/// - t, scaled. One strided packing for every t.
+inline void packGroups(const Head& h, const AntidiagonalPass& pass, Index group0, float* out) {
+    Problem groups = *h.problem;
+    groups.softcap = 0;
+    groups.relBias = nullptr;
+    groups.scale /= float(pass.stride);
+    Head lane = h;
+    lane.problem = &groups;
+    for (Index t = 0; t < pass.stride; ++t) {
+        const Index first = pass.stride - 1 - t;
+        groups.Nq = first < h.problem->Nq ? (h.problem->Nq - first - 1) / pass.stride + 1 : 0;
+        lane.q = h.q.from(first);
+        lane.q.sn = h.q.sn * pass.stride;
+        float* to = out + t * groups.d * kWidth;
+        if (group0 < groups.Nq)
+            packStrip(lane, group0, to);
+        else
+            std::fill_n(to, groups.d * kWidth, 0.0f);
+    }
+}
+
+void antidiagonal(const Head& h, const AntidiagonalPass& pass, Index firstRow, Index lastRow,
+                  Workspace& work, TaskContext& context) {
     const D d;
     const Problem& p = *h.problem;
     const Index perBlock = pass.block / pass.stride, inner = pass.stride * p.d;
-    const float scale = p.scale * kLog2e / float(pass.stride);
-    float* score = pass.score + blockRow * pass.cols;
-    std::fill_n(score, pass.cols, 0.0f);
     float* q = work.q.get(std::size_t(inner * kWidth));
     float* s = work.s.get(std::size_t(pass.kGroups * kWidth));
-    const Index lastGroup = std::min((blockRow + 1) * perBlock, pass.qGroups);
-    std::vector<double> total(std::size_t(pass.cols), 0.0);
+    const Index lastGroup = std::min(lastRow * perBlock, pass.qGroups);
+    std::vector<double> total(std::size_t((lastRow - firstRow) * pass.cols), 0.0);
     const float* rows[kChunk];
-    for (Index group0 = blockRow * perBlock; group0 < lastGroup; group0 += kWidth) {
+    for (Index group0 = firstRow * perBlock; group0 < lastGroup; group0 += kWidth) {
         const int groups = int(std::min<Index>(kWidth, lastGroup - group0));
-        std::fill_n(q, inner * kWidth, 0.0f);
-        for (int r = 0; r < groups; ++r)
-            for (Index t = 0; t < pass.stride; ++t) {
-                const Index row = (group0 + r) * pass.stride + pass.stride - 1 - t;
-                if (row >= p.Nq) continue;
-                const TensorView from = h.q.from(row);
-                for (Index c = 0; c < p.d; ++c)
-                    q[(t * p.d + c) * kWidth + r] = loadFloat(from.p, from.t, c) * scale;
-            }
+        packGroups(h, pass, group0, q);
         const auto visible = [&](int r) {
             return p.causal ? std::clamp<Index>(group0 + r + pass.offset + 1, 0, pass.kGroups)
                             : pass.kGroups;
@@ -441,12 +484,15 @@ void antidiagonal(const Head& h, const AntidiagonalPass& pass, Index blockRow, W
                 for (Index c = b * perBlock; c < std::min(end, (b + 1) * perBlock); ++c)
                     mass = hn::Add(mass, hn::Load(d, at + c * kWidth));
                 hn::Store(hn::Mul(mass, inverse), d, lanes);
-                for (int r = 0; r < kLanes && v * kLanes + r < groups; ++r)
-                    total[std::size_t(b)] += double(lanes[r]);
+                for (int r = 0; r < kLanes && v * kLanes + r < groups; ++r) {
+                    const Index row = (group0 + v * kLanes + r) / perBlock - firstRow;
+                    total[std::size_t(row * pass.cols + b)] += double(lanes[r]);
+                }
             }
         }
     }
-    for (Index b = 0; b < pass.cols; ++b) score[b] = float(total[std::size_t(b)]);
+    for (std::size_t i = 0; i < total.size(); ++i)
+        pass.score[firstRow * pass.cols + Index(i)] = float(total[i]);
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)

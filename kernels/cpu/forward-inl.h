@@ -64,142 +64,327 @@ HWY_NOINLINE void maskExact(const Plan& plan, std::size_t tile, const Strip& str
     }
 }
 
-/// Writes LSE and O of one finished row. @return 1 when NaN or Inf has got into it
-inline Index finishRow(const Head& h, const ForwardOut& out, Index row, double max, double sum,
-                       const float* o, Index oStride) {
-    const double lse2 = sum > 0 || std::isnan(sum) ? max + std::log2(sum) : double(kNegInf);
-    bool bad = std::isnan(lse2);
+/// Writes the LSE of a row. @return what its O has to be multiplied with; NaN for a poisoned row
+inline float finishSum(const Head& h, const ForwardOut& out, Index row, double max, double sum) {
+    const bool empty = sum == 0;
+    const double lse2 = empty ? double(kNegInf) : max + std::log2(sum);
     if (out.lse) out.lse[row] = float(lse2 * kLn2);
+    if (empty) return 0;
+    if (std::isnan(lse2)) return float(lse2);
+    if (std::isinf(h.sink())) return float(1 / sum);
+    return float(std::exp2(max - withSink(lse2, double(h.sink()) * double(kLog2e))));
+}
+
+/// Writes O of one row. @return 1 when NaN or Inf has got into it
+inline Index finishRow(const Head& h, const ForwardOut& out, Index row, float factor,
+                       const float* o) {
+    bool bad = std::isnan(factor);
     if (!out.o) return bad;
-    double inverse = 0;
-    if (sum > 0 || std::isnan(sum))
-        inverse = std::exp2(max - withSink(lse2, double(h.sink()) * double(kLog2e)));
-    const float factor = float(inverse);
     for (Index e = 0; e < h.problem->dv; ++e) {
-        const float x = sum == 0 ? 0.0f : o[e * oStride] * factor;
+        const float x = o[e] * factor;
         bad = bad || !std::isfinite(x);
         storeFloat(out.o, out.type, row * out.rowStride + e, x);
     }
     return bad;
 }
 
+/// The same for the rows of a strip, kCorner at a time. @param o [dv][kWidth]
+/// @param lines room for kCorner x dv floats
+inline Index finishStrip(const Head& h, const ForwardOut& out, const Strip& strip, const float* max,
+                         const float* sum, const float* o, float* lines) {
+    const DCorner d;
+    const Index dv = h.problem->dv;
+    HWY_ALIGN float factor[kWidth] = {};
+    for (int r = 0; r < strip.rows; ++r)
+        factor[r] = finishSum(h, out, strip.row0 + r, double(max[r]), double(sum[r]));
+    Index nonFinite = 0;
+    for (int r0 = 0; r0 < strip.rows; r0 += kCorner) {
+        const int rows = std::min(kCorner, strip.rows - r0);
+        HWY_ALIGN float checks[kCorner] = {};
+        if (out.o) {
+            const bool direct = out.type == DType::F32 && rows == kCorner;
+            float* to =
+                direct ? static_cast<float*>(out.o) + (strip.row0 + r0) * out.rowStride : lines;
+            const Index stride = direct ? out.rowStride : dv;
+            const auto factors = hn::Load(d, factor + r0);
+            auto check = hn::Zero(d);
+            const auto scaled = [&](auto x) HWY_ATTR {
+                const auto y = hn::Mul(x, factors);
+                check = hn::MulAdd(y, hn::Zero(d), check);
+                return y;
+            };
+            Index e = 0;
+            for (; e + kCorner <= dv; e += kCorner)
+                transposeCorner(o + e * kWidth + r0, kWidth, to + e, stride, scaled);
+            hn::Store(check, d, checks);
+            for (; e < dv; ++e)
+                for (int r = 0; r < rows; ++r) {
+                    const float x = o[e * kWidth + r0 + r] * factor[r0 + r];
+                    checks[r] += x * 0.0f;
+                    to[r * stride + e] = x;
+                }
+            if (!direct)
+                for (int r = 0; r < rows; ++r)
+                    for (Index i = 0; i < dv; ++i)
+                        storeFloat(out.o, out.type, (strip.row0 + r0 + r) * out.rowStride + i,
+                                   lines[r * dv + i]);
+        }
+        for (int r = 0; r < rows; ++r) nonFinite += std::isnan(factor[r0 + r]) || checks[r] != 0.0f;
+    }
+    return nonFinite;
+}
+
+/// Keys that one half of a q tile works on together: those of one tile or, where tiles are narrow
+/// for this half, of several. Rescaling O costs the same for few keys as for many.
+struct Chunk {
+    struct Part {
+        std::int32_t tile;
+        int end;  ///< the part's keys end here in the lists
+    };
+    int n = 0;
+    std::vector<Part> parts;
+    bool bad = false;  ///< some value row holds NaN or Inf; it reads as zeros here
+    std::int32_t keys[kChunk];
+    std::uint8_t column[kChunk];
+    const float* k[kChunk];
+    const float* v[kChunk];
+
+    void clear() {
+        n = 0;
+        parts.clear();
+        bad = false;
+    }
+    /// Adds the columns of a tile that one 64-row half uses.
+    void add(const Head& h, const Plan& plan, std::int32_t tileIndex, int half, bool withV,
+             const float* zeros) {
+        const KvTile& tile = plan.tiles[std::size_t(tileIndex)];
+        const int limit = (tile.mask & MaskTail) || tile.kind == Gather ? tile.valid : kChunk;
+        const int before = n;
+        for (int part = 0; part < 2; ++part) {
+            if (!(tile.own >> (2 * part + half) & 1)) continue;
+            const int first = 64 * part, count = std::min(limit, first + 64) - first;
+            if (count <= 0) continue;
+            if (tile.kind == Gather) {
+                for (int i = 0; i < count; ++i)
+                    keys[n + i] = plan.gather[std::size_t(tile.a + first + i)];
+                takeKeys(h, first, count, withV);
+                continue;
+            }
+            // A run may reach over both ends of the keys.
+            const std::int32_t key = tile.kind == Pair64 && part == 1 ? tile.b : tile.a + first;
+            const int from = std::max(0, -key);
+            const int to = int(std::min<Index>(count, h.problem->Nk - key));
+            if (from >= to) continue;
+            for (int i = from; i < to; ++i) keys[n + i - from] = key + i;
+            takeKeys(h, first + from, to - from, withV);
+        }
+        if (n == before) return;
+        parts.push_back({tileIndex, n});
+        if (!withV || !h.vBad) return;
+        for (int i = before; i < n; ++i) {
+            if (!h.vBad[keys[i]]) continue;
+            bad = true;
+            v[i] = zeros;
+        }
+    }
+
+private:
+    /// The other lists of the `count` keys that have just been written behind the last one.
+    void takeKeys(const Head& h, int firstColumn, int count, bool withV) {
+        for (int i = 0; i < count; ++i) column[n + i] = std::uint8_t(firstColumn + i);
+        for (int i = 0; i < count; ++i) k[n + i] = h.k + keys[n + i] * h.kStride;
+        if (withV)
+            for (int i = 0; i < count; ++i) v[n + i] = h.v + keys[n + i] * h.vStride;
+        n += count;
+    }
+};
+
+/// The rows of one q tile at work.
+class TileForward {
+public:
+    TileForward(const Head& h, const Plan& plan, const WorkItem& item, const ForwardOut& out,
+                Workspace& work, TaskContext& context)
+        : m_h(h),
+          m_p(*h.problem),
+          m_plan(plan),
+          m_item(item),
+          m_out(out),
+          m_work(work),
+          m_context(context),
+          m_first(Index(item.qtile) * kTile),
+          m_rows(int(std::min<Index>(kTile, m_p.Nq - m_first))),
+          m_strips((m_rows + kWidth - 1) / kWidth),
+          m_packed(std::size_t(m_p.d * kWidth)),
+          m_outputs(std::size_t(out.o ? m_p.dv * kWidth : 0)),
+          m_q(work.q.get(m_packed * std::size_t(m_strips))),
+          m_o(work.o.get(m_outputs * std::size_t(m_strips) + 16)),
+          m_s(work.s.get(std::size_t(kChunk) * kWidth)),
+          m_state(work.state.get(std::size_t(m_strips) * 2 * kWidth)),
+          m_zeros(work.extra.get(std::size_t(m_p.dv) * (kCorner + 1) + 1)) {
+        std::fill(m_o, m_o + m_outputs * std::size_t(m_strips), 0.0f);
+        std::fill(m_zeros, m_zeros + m_p.dv, 0.0f);
+        m_strip.reserve(std::size_t(m_strips));
+        // The first keys come into the cache while the queries are packed.
+        if (item.count > 0) filling(0).add(h, plan, item.first, 0, withV(), m_zeros);
+        Ahead firstKeys = keysOf(filling(0));
+        for (int i = 0; i < m_strips; ++i) {
+            m_strip.emplace_back(m_p, m_first + i * kWidth);
+            m_finite[i] =
+                packAhead(h, m_first + i * kWidth, m_q + std::size_t(i) * m_packed, firstKeys);
+            std::fill_n(m_state + i * 2 * kWidth, kWidth, kNegInf);
+            std::fill_n(m_state + i * 2 * kWidth + kWidth, kWidth, 0.0f);
+        }
+    }
+
+    /// @return rows poisoned by NaN or Inf
+    Index run() {
+        const int halves = m_rows > 64 ? 2 : 1;
+        for (std::int32_t t = m_item.first; t < m_item.first + m_item.count; ++t) {
+            const KvTile& tile = m_plan.tiles[std::size_t(t)];
+            const int valid = tile.mask & MaskTail || tile.kind == Gather ? tile.valid : kChunk;
+            for (int half = 0; half < halves; ++half) {
+                if (t == m_item.first && half == 0) continue;  // the constructor has taken it
+                const int most = (tile.own >> half & 1 ? std::min(valid, 64) : 0) +
+                                 (tile.own >> (2 + half) & 1 ? std::max(valid - 64, 0) : 0);
+                // A chunk that is full waits until the next one is known, to fetch that ahead.
+                if (filling(half).n + most > kChunk) {
+                    work(half);
+                    m_turn[half] ^= 1;
+                }
+                filling(half).add(m_h, m_plan, t, half, withV(), m_zeros);
+            }
+        }
+        for (int half = 0; half < halves; ++half) {
+            work(half);
+            m_turn[half] ^= 1;
+            work(half);
+        }
+        Index nonFinite = 0;
+        for (int i = 0; i < m_strips; ++i)
+            nonFinite += finishStrip(m_h, m_out, m_strip[std::size_t(i)], m_state + i * 2 * kWidth,
+                                     m_state + i * 2 * kWidth + kWidth,
+                                     m_o + std::size_t(i) * m_outputs, m_zeros + m_p.dv);
+        return nonFinite;
+    }
+
+private:
+    bool withV() const { return m_out.o != nullptr; }
+    Ahead keysOf(const Chunk& chunk) const { return Ahead(chunk.k, chunk.n, m_p.d); }
+    Chunk& filling(int half) { return m_chunks[half][m_turn[half]]; }
+    Chunk& waiting(int half) { return m_chunks[half][m_turn[half] ^ 1]; }
+
+    /// Does the waiting chunk of a half. Its first strip fetches the values of the chunk, then the
+    /// keys of the one that is being filled.
+    void work(int half) {
+        Chunk& chunk = waiting(half);
+        if (chunk.n == 0) return;
+        m_context.check();
+        for (int i = half * 64 / kWidth; i < m_strips && i * kWidth < (half + 1) * 64; ++i)
+            strip(i, chunk, i * kWidth % 64 == 0 ? &filling(half) : nullptr);
+        chunk.clear();
+    }
+
+    void strip(int i, const Chunk& chunk, const Chunk* next) {
+        const D d;
+        const Strip& rows = m_strip[std::size_t(i)];
+        // Keys that no row of the strip sees, at both ends.
+        int from = 0, end = chunk.n;
+        for (auto part = chunk.parts.rbegin(); part != chunk.parts.rend() && end == part->end;
+             ++part) {
+            const int begin = part + 1 == chunk.parts.rend() ? 0 : (part + 1)->end;
+            if (m_plan.tiles[std::size_t(part->tile)].mask & MaskCausal)
+                while (end > begin && chunk.keys[end - 1] > rows.maxPosition) --end;
+        }
+        if (m_plan.tiles[std::size_t(chunk.parts[0].tile)].mask & MaskWindow)
+            while (from < std::min(end, chunk.parts[0].end) && chunk.keys[from] < rows.minBegin)
+                ++from;
+        const int n = end - from;
+        if (n == 0) return;
+        float* s = m_s;
+        scoreStrip(chunk.k + from, n, m_p.d, m_q + std::size_t(i) * m_packed, s,
+                   !next     ? Ahead()
+                   : withV() ? Ahead(chunk.v + from, n, m_p.dv)
+                             : keysOf(*next));
+        if (!m_h.kFinite || !m_finite[i]) poisonInfinite(s, n);
+        if (!plainScores(m_h)) transformScores(m_h, rows, chunk.keys + from, n, s);
+        int begin = from;
+        for (const Chunk::Part& part : chunk.parts) {
+            const int stop = std::min(part.end, end);
+            if (stop <= begin) continue;
+            const std::uint32_t mask = m_plan.tiles[std::size_t(part.tile)].mask;
+            float* at = s + (begin - from) * kWidth;
+            const bool causal = mask & MaskCausal, window = mask & MaskWindow;
+            if (causal || window)
+                maskStrip(rows, causal, window, chunk.keys + begin, stop - begin, at);
+            if (mask & MaskExact)
+                maskExact(m_plan, std::size_t(part.tile), rows, chunk.column + begin, stop - begin,
+                          at);
+            begin = stop;
+        }
+
+        // A kept key whose value is NaN or Inf reaches only the rows that keep it: 0 * NaN is NaN.
+        m_work.flags.clear();
+        if (chunk.bad) {
+            for (int k = 0; k < n; ++k)
+                for (int r = 0; r < kWidth; ++r)
+                    m_work.flags.push_back(s[k * kWidth + r] != kNegInf);
+        }
+        HWY_ALIGN float alpha[kWidth];
+        float* max = m_state + i * 2 * kWidth;
+        float* sum = max + kWidth;
+        for (int v = 0; v < kVecs; ++v) {
+            const int lane = v * kLanes;
+            const V before = hn::Load(d, max + lane);
+            const V now = maxOf(s + lane, n, before);
+            const V base = baseOf(now);
+            const V scale = exp2(hn::Sub(before, base));
+            V total = hn::Zero(d);
+            for (int k = 0; k < n; ++k) {
+                const V weight = exp2(hn::Sub(hn::Load(d, s + k * kWidth + lane), base));
+                hn::Store(weight, d, s + k * kWidth + lane);
+                total = hn::Add(total, weight);
+            }
+            hn::Store(now, d, max + lane);
+            hn::Store(scale, d, alpha + lane);
+            hn::Store(hn::MulAdd(hn::Load(d, sum + lane), scale, total), d, sum + lane);
+        }
+        if (!withV()) return;
+        float* to = m_o + std::size_t(i) * m_outputs;
+        valueStrip(chunk.v + from, n, m_p.dv, s, alpha, to, next ? keysOf(*next) : Ahead());
+        if (!chunk.bad) return;
+        for (int k = 0; k < n; ++k) {
+            const std::int32_t key = chunk.keys[from + k];
+            if (!m_h.vBad[key]) continue;
+            const float* value = m_h.v + key * m_h.vStride;
+            for (int r = 0; r < rows.rows; ++r) {
+                if (!m_work.flags[std::size_t(k * kWidth + r)]) continue;
+                for (Index e = 0; e < m_p.dv; ++e)
+                    to[e * kWidth + r] += s[k * kWidth + r] * value[e];
+            }
+        }
+    }
+
+    const Head& m_h;
+    const Problem& m_p;
+    const Plan& m_plan;
+    const WorkItem& m_item;
+    const ForwardOut& m_out;
+    Workspace& m_work;
+    TaskContext& m_context;
+    const Index m_first;
+    const int m_rows, m_strips;
+    const std::size_t m_packed, m_outputs;
+    float *m_q, *m_o, *m_s, *m_state;
+    float* m_zeros;  ///< [dv] zeros, then room for kCorner rows
+    bool m_finite[kTile];
+    std::vector<Strip> m_strip;
+    Chunk m_chunks[2][2];  ///< [half]: one is filled, the other waits
+    int m_turn[2] = {0, 0};
+};
+
 Index forwardTile(const Head& h, const Plan& plan, const WorkItem& item, const ForwardOut& out,
                   Workspace& work, TaskContext& context) {
-    const D d;
-    const Problem& p = *h.problem;
-    const Index first = Index(item.qtile) * kTile;
-    const int rows = int(std::min<Index>(kTile, p.Nq - first));
-    const int strips = (rows + kWidth - 1) / kWidth;
-    const bool withV = out.o != nullptr;
-    const auto packed = std::size_t(p.d * kWidth), outputs = std::size_t(withV ? p.dv * kWidth : 0);
-    float* q = work.q.get(packed * std::size_t(strips));
-    float* o = work.o.get(outputs * std::size_t(strips) + 16);
-    float* s = work.s.get(std::size_t(kChunk) * kWidth);
-    float* state = work.state.get(std::size_t(strips) * 2 * kWidth);
-    std::fill(o, o + outputs * std::size_t(strips), 0.0f);
-    bool qFinite[kTile];
-    std::vector<Strip> strip;
-    strip.reserve(std::size_t(strips));
-    for (int i = 0; i < strips; ++i) {
-        strip.emplace_back(p, first + i * kWidth);
-        qFinite[i] = packStrip(h, first + i * kWidth, q + std::size_t(i) * packed);
-        std::fill_n(state + i * 2 * kWidth, kWidth, kNegInf);
-        std::fill_n(state + i * 2 * kWidth + kWidth, kWidth, 0.0f);
-    }
-    float* zeros = work.extra.get(std::size_t(p.dv) + 1);
-    std::fill(zeros, zeros + p.dv, 0.0f);
-
-    Columns halves[2];
-    const float* kRows[2][kChunk];
-    const float* vRows[2][kChunk];
-    HWY_ALIGN float alpha[kWidth];
-    for (std::int32_t t = item.first; t < item.first + item.count; ++t) {
-        context.check();
-        const auto tileIndex = std::size_t(t);
-        const KvTile& tile = plan.tiles[tileIndex];
-        const bool causal = tile.mask & MaskCausal, window = tile.mask & MaskWindow;
-        const int usedHalves = rows > 64 ? 2 : 1;
-        bool bad[2] = {false, false};
-        for (int half = 0; half < usedHalves; ++half) {
-            Columns& c = halves[half];
-            c.set(plan, tile, half, p.Nk);
-            for (int i = 0; i < c.n; ++i) {
-                kRows[half][i] = h.k + c.keys[i] * h.kStride;
-                if (!withV) continue;
-                vRows[half][i] = h.v + c.keys[i] * h.vStride;
-                if (h.vBad && h.vBad[c.keys[i]]) {
-                    bad[half] = true;
-                    vRows[half][i] = zeros;
-                }
-            }
-        }
-        for (int i = 0; i < strips; ++i) {
-            const int half = i * kWidth / 64;
-            const Columns& c = halves[half];
-            int from = 0, end = c.n;
-            if (causal)
-                while (end > from && c.keys[end - 1] > strip[std::size_t(i)].maxPosition) --end;
-            if (window)
-                while (from < end && c.keys[from] < strip[std::size_t(i)].minBegin) ++from;
-            const int n = end - from;
-            if (n == 0) continue;
-            const Strip& rowsOf = strip[std::size_t(i)];
-            const std::int32_t* keys = c.keys + from;
-            scoreStrip(kRows[half] + from, n, p.d, q + std::size_t(i) * packed, s);
-            if (!h.kFinite || !qFinite[i]) poisonInfinite(s, n);
-            if (!plainScores(h)) transformScores(h, rowsOf, keys, n, s);
-            if (causal || window) maskStrip(rowsOf, causal, window, keys, n, s);
-            if (tile.mask & MaskExact) maskExact(plan, tileIndex, rowsOf, c.column + from, n, s);
-
-            // A kept key whose value is NaN or Inf reaches only the rows that keep it: 0 * NaN is
-            // NaN.
-            work.flags.clear();
-            if (bad[half]) {
-                for (int k = 0; k < n; ++k)
-                    for (int r = 0; r < kWidth; ++r)
-                        work.flags.push_back(s[k * kWidth + r] != kNegInf);
-            }
-            float* max = state + i * 2 * kWidth;
-            float* sum = max + kWidth;
-            for (int v = 0; v < kVecs; ++v) {
-                const int lane = v * kLanes;
-                const V before = hn::Load(d, max + lane);
-                const V now = maxOf(s + lane, n, before);
-                const V base = baseOf(now);
-                const V scale = exp2(hn::Sub(before, base));
-                V total = hn::Zero(d);
-                for (int k = 0; k < n; ++k) {
-                    const V weight = exp2(hn::Sub(hn::Load(d, s + k * kWidth + lane), base));
-                    hn::Store(weight, d, s + k * kWidth + lane);
-                    total = hn::Add(total, weight);
-                }
-                hn::Store(now, d, max + lane);
-                hn::Store(scale, d, alpha + lane);
-                hn::Store(hn::MulAdd(hn::Load(d, sum + lane), scale, total), d, sum + lane);
-            }
-            if (!withV) continue;
-            float* to = o + std::size_t(i) * outputs;
-            valueStrip(vRows[half] + from, n, p.dv, s, alpha, to);
-            if (!bad[half]) continue;
-            for (int k = 0; k < n; ++k) {
-                if (!h.vBad[keys[k]]) continue;
-                const float* value = h.v + keys[k] * h.vStride;
-                for (int r = 0; r < rowsOf.rows; ++r) {
-                    if (!work.flags[std::size_t(k * kWidth + r)]) continue;
-                    for (Index e = 0; e < p.dv; ++e)
-                        to[e * kWidth + r] += s[k * kWidth + r] * value[e];
-                }
-            }
-        }
-    }
-    Index nonFinite = 0;
-    for (int i = 0; i < strips; ++i)
-        for (int r = 0; r < strip[std::size_t(i)].rows; ++r)
-            nonFinite +=
-                finishRow(h, out, first + i * kWidth + r, double(state[i * 2 * kWidth + r]),
-                          double(state[i * 2 * kWidth + kWidth + r]),
-                          o + std::size_t(i) * outputs + r, kWidth);
-    return nonFinite;
+    return TileForward(h, plan, item, out, work, context).run();
 }
 
 /// q . k for four keys at a time.
@@ -359,7 +544,7 @@ Index forwardRows(const Head& h, const Plan& plan, const WorkItem& item, const F
                               p.dv, s, alpha, o);
             }
         }
-        nonFinite += finishRow(h, out, row, double(max), sum, o, 1);
+        nonFinite += finishRow(h, out, row, finishSum(h, out, row, double(max), sum), o);
     }
     return nonFinite;
 }

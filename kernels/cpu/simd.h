@@ -76,7 +76,7 @@ struct AntidiagonalPass {
     Index qGroups = 0, kGroups = 0;  ///< groups that hold at least one token
     Index offset = 0;                ///< row group I sees the key groups up to I + offset
     Index rows = 0, cols = 0;        ///< blocks of the result
-    const float* keys = nullptr;     ///< [kGroups][stride * d], zero-padded
+    const float* keys = nullptr;     ///< [kGroups][stride * d]; what lies behind the last key is 0
     float* score = nullptr;          ///< [rows][cols] of this head
 };
 
@@ -103,8 +103,8 @@ struct Simd {
     /// Pixel rows [first, last).
     void (*render)(const Head&, const RenderPass&, Index first, Index last, Workspace&,
                    TaskContext&) = nullptr;
-    /// One block row.
-    void (*antidiagonal)(const Head&, const AntidiagonalPass&, Index row, Workspace&,
+    /// Block rows [first, last).
+    void (*antidiagonal)(const Head&, const AntidiagonalPass&, Index first, Index last, Workspace&,
                          TaskContext&) = nullptr;
     /// n floats from n elements of another type.
     void (*widen)(const void* from, DType type, Index n, float* to) = nullptr;

@@ -112,24 +112,106 @@ inline float packScale(const Head& h) {
     return plainScores(h) ? h.problem->scale * kLog2e : h.problem->scale;
 }
 
-bool packStrip(const Head& h, Index row0, float* out) {
+/// Rows that will be read soon. They are fetched into the second-level cache line by line beside
+/// the arithmetic; the hardware does that by itself only where rows follow each other.
+class Ahead {
+public:
+    Ahead() = default;
+    Ahead(const float* const* rows, int n, Index width)
+        : m_row(rows), m_end(rows + n), m_width(width) {}
+    /// One more cache line.
+    HWY_INLINE void line() {
+        if (m_row == m_end) return;
+        __builtin_prefetch(*m_row + m_at, 0, 2);
+        m_at += Index(64 / sizeof(float));
+        if (m_at < m_width) return;
+        m_at = 0;
+        ++m_row;
+    }
+    Index lines() const { return (m_end - m_row) * ((m_width + 15) / 16); }
+
+private:
+    const float* const* m_row = nullptr;
+    const float* const* m_end = nullptr;
+    Index m_width = 0, m_at = 0;
+};
+
+/// Rows that are transposed together; 1 where vectors have one lane.
+#if HWY_TARGET == HWY_SCALAR
+constexpr int kCorner = 1;
+#else
+constexpr int kCorner = 4;
+#endif
+using DCorner = hn::CappedTag<float, kCorner>;
+
+/// A square of kCorner: reads its rows `from` apart, puts each through `change`, writes its columns
+/// `to` apart.
+template <class Change>
+HWY_INLINE void transposeCorner(const float* in, Index from, float* out, Index to,
+                                const Change& change) {
+    const DCorner d;
+#if HWY_TARGET == HWY_SCALAR
+    (void)from;
+    (void)to;
+    hn::StoreU(change(hn::LoadU(d, in)), d, out);
+#else
+    const auto r0 = change(hn::LoadU(d, in)), r1 = change(hn::LoadU(d, in + from)),
+               r2 = change(hn::LoadU(d, in + 2 * from)), r3 = change(hn::LoadU(d, in + 3 * from));
+    const auto a = hn::InterleaveLower(d, r0, r1), b = hn::InterleaveUpper(d, r0, r1),
+               c = hn::InterleaveLower(d, r2, r3), e = hn::InterleaveUpper(d, r2, r3);
+    hn::StoreU(hn::ConcatLowerLower(d, c, a), d, out);
+    hn::StoreU(hn::ConcatUpperUpper(d, c, a), d, out + to);
+    hn::StoreU(hn::ConcatLowerLower(d, e, b), d, out + 2 * to);
+    hn::StoreU(hn::ConcatUpperUpper(d, e, b), d, out + 3 * to);
+#endif
+}
+
+/// Widths up to which rows are widened on the stack.
+constexpr Index kStackWidth = 256;
+
+bool packAhead(const Head& h, Index row0, float* out, Ahead& ahead) {
     const Problem& p = *h.problem;
     const float scale = packScale(h);
-    float check = 0;
-    for (int r = 0; r < kWidth; ++r) {
-        const Index row = row0 + r;
-        if (row >= p.Nq) {
-            for (Index c = 0; c < p.d; ++c) out[c * kWidth + r] = 0;
-            continue;
+    float rest = 0;
+    // x * 0 is 0 or NaN, and NaN survives the sum.
+    auto check = hn::Zero(DCorner{});
+    const auto scaled = [&](auto x) HWY_ATTR {
+        check = hn::MulAdd(x, hn::Zero(DCorner{}), check);
+        return hn::Mul(x, hn::Set(DCorner{}, scale));
+    };
+    HWY_ALIGN float wide[kCorner * kStackWidth];
+    for (int r0 = 0; r0 < kWidth; r0 += kCorner) {
+        const Index row = row0 + r0;
+        Index c = 0;
+        if (row + kCorner <= p.Nq && p.d <= kStackWidth) {
+            const TensorView q = h.q.from(row);
+            const float* rows = static_cast<const float*>(q.p);
+            Index stride = q.sn;
+            if (q.t != DType::F32) {
+                for (int r = 0; r < kCorner; ++r) widen(q.from(r).p, q.t, p.d, wide + r * p.d);
+                rows = wide;
+                stride = p.d;
+            }
+            for (; c + kCorner <= p.d; c += kCorner) {
+                ahead.line();
+                transposeCorner(rows + c, stride, out + c * kWidth + r0, kWidth, scaled);
+            }
         }
-        const TensorView q = h.q.from(row);
-        for (Index c = 0; c < p.d; ++c) {
-            const float x = loadFloat(q.p, q.t, c);
-            check += x * 0.0f;
-            out[c * kWidth + r] = x * scale;
+        for (int r = 0; r < kCorner; ++r) {
+            const TensorView from = h.q.from(std::min(row + r, p.Nq - 1));
+            for (Index i = c; i < p.d; ++i) {
+                const float x = row + r < p.Nq ? loadFloat(from.p, from.t, i) : 0.0f;
+                rest += x * 0.0f;
+                out[i * kWidth + r0 + r] = x * scale;
+            }
         }
     }
-    return check == 0.0f;
+    return rest + hn::GetLane(hn::SumOfLanes(DCorner{}, check)) == 0.0f;
+}
+
+bool packStrip(const Head& h, Index row0, float* out) {
+    Ahead nothing;
+    return packAhead(h, row0, out, nothing);
 }
 
 /// What the rows of a strip may see, for masks.
@@ -155,7 +237,7 @@ struct Strip {
 
 template <int MR>
 HWY_INLINE void scoreBlock(const float* const* rows, Index d, const float* HWY_RESTRICT q,
-                           float* HWY_RESTRICT s) {
+                           float* HWY_RESTRICT s, Ahead& ahead) {
     const D df;
     V acc[MR][kVecs];
     const float* r[MR];
@@ -163,14 +245,22 @@ HWY_INLINE void scoreBlock(const float* const* rows, Index d, const float* HWY_R
         r[i] = rows[i];
         for (int v = 0; v < kVecs; ++v) acc[i][v] = hn::Zero(df);
     }
-    for (Index t = 0; t < d; ++t) {
-        V b[kVecs];
-        for (int v = 0; v < kVecs; ++v) b[v] = hn::Load(df, q + t * kWidth + v * kLanes);
-        for (int i = 0; i < MR; ++i) {
-            const V a = hn::Set(df, r[i][t]);
-            for (int v = 0; v < kVecs; ++v) acc[i][v] = hn::MulAdd(a, b[v], acc[i][v]);
+    const auto steps = [&](Index from, Index to) HWY_ATTR {
+        for (Index t = from; t < to; ++t) {
+            V b[kVecs];
+            for (int v = 0; v < kVecs; ++v) b[v] = hn::Load(df, q + t * kWidth + v * kLanes);
+            for (int i = 0; i < MR; ++i) {
+                const V a = hn::Set(df, r[i][t]);
+                for (int v = 0; v < kVecs; ++v) acc[i][v] = hn::MulAdd(a, b[v], acc[i][v]);
+            }
         }
+    };
+    Index t = 0;
+    for (; t + 16 <= d; t += 16) {
+        for (int i = 0; i < MR; ++i) ahead.line();
+        steps(t, t + 16);
     }
+    steps(t, d);
     for (int i = 0; i < MR; ++i)
         for (int v = 0; v < kVecs; ++v) hn::Store(acc[i][v], df, s + i * kWidth + v * kLanes);
 }
@@ -181,28 +271,29 @@ HWY_INLINE int blockRows(Index n) {
 }
 
 /// s[c][width] = rows[c] . packed strip, for n keys.
-HWY_NOINLINE void scoreStrip(const float* const* rows, int n, Index d, const float* q, float* s) {
+HWY_NOINLINE void scoreStrip(const float* const* rows, int n, Index d, const float* q, float* s,
+                             Ahead ahead = {}) {
     for (int c = 0; c < n;) {
         const int step = blockRows(n - c);
         float* to = s + c * kWidth;
         switch (step) {
             case 6:
-                scoreBlock<6>(rows + c, d, q, to);
+                scoreBlock<6>(rows + c, d, q, to, ahead);
                 break;
             case 5:
-                scoreBlock<5>(rows + c, d, q, to);
+                scoreBlock<5>(rows + c, d, q, to, ahead);
                 break;
             case 4:
-                scoreBlock<4>(rows + c, d, q, to);
+                scoreBlock<4>(rows + c, d, q, to, ahead);
                 break;
             case 3:
-                scoreBlock<3>(rows + c, d, q, to);
+                scoreBlock<3>(rows + c, d, q, to, ahead);
                 break;
             case 2:
-                scoreBlock<2>(rows + c, d, q, to);
+                scoreBlock<2>(rows + c, d, q, to, ahead);
                 break;
             default:
-                scoreBlock<1>(rows + c, d, q, to);
+                scoreBlock<1>(rows + c, d, q, to, ahead);
         }
         c += step;
     }
@@ -271,7 +362,7 @@ HWY_INLINE void maskStrip(const Strip& strip, bool causal, bool window, const st
 template <int MR>
 HWY_INLINE void valueBlock(const float* const* rows, int n, Index column,
                            const float* HWY_RESTRICT p, const float* HWY_RESTRICT alpha,
-                           float* HWY_RESTRICT o) {
+                           float* HWY_RESTRICT o, Ahead& ahead, int linesPer8) {
     const D df;
     V acc[MR][kVecs];
     for (int v = 0; v < kVecs; ++v) {
@@ -279,43 +370,53 @@ HWY_INLINE void valueBlock(const float* const* rows, int n, Index column,
         for (int i = 0; i < MR; ++i)
             acc[i][v] = hn::Mul(a, hn::Load(df, o + i * kWidth + v * kLanes));
     }
-    for (int c = 0; c < n; ++c) {
-        const float* HWY_RESTRICT r = rows[c] + column;
-        V b[kVecs];
-        for (int v = 0; v < kVecs; ++v) b[v] = hn::Load(df, p + c * kWidth + v * kLanes);
-        for (int i = 0; i < MR; ++i) {
-            const V a = hn::Set(df, r[i]);
-            for (int v = 0; v < kVecs; ++v) acc[i][v] = hn::MulAdd(a, b[v], acc[i][v]);
+    const auto steps = [&](int from, int to) HWY_ATTR {
+        for (int c = from; c < to; ++c) {
+            const float* HWY_RESTRICT r = rows[c] + column;
+            V b[kVecs];
+            for (int v = 0; v < kVecs; ++v) b[v] = hn::Load(df, p + c * kWidth + v * kLanes);
+            for (int i = 0; i < MR; ++i) {
+                const V a = hn::Set(df, r[i]);
+                for (int v = 0; v < kVecs; ++v) acc[i][v] = hn::MulAdd(a, b[v], acc[i][v]);
+            }
         }
+    };
+    int c = 0;
+    for (; c + 8 <= n; c += 8) {
+        for (int i = 0; i < linesPer8; ++i) ahead.line();
+        steps(c, c + 8);
     }
+    steps(c, n);
     for (int i = 0; i < MR; ++i)
         for (int v = 0; v < kVecs; ++v) hn::Store(acc[i][v], df, o + i * kWidth + v * kLanes);
 }
 
 /// o[e][width] = alpha * o + sum over c of rows[c][e] * p[c][width].
 HWY_NOINLINE void valueStrip(const float* const* rows, int n, Index dv, const float* p,
-                             const float* alpha, float* o) {
+                             const float* alpha, float* o, Ahead ahead = {}) {
+    const Index eights = std::max<Index>(1, n / 8 * ((dv + 5) / 6));
+    const int lines = int((ahead.lines() + eights - 1) / eights);
     for (Index e = 0; e < dv;) {
         const int step = blockRows(dv - e);
         float* to = o + e * kWidth;
         switch (step) {
             case 6:
-                valueBlock<6>(rows, n, e, p, alpha, to);
+                valueBlock<6>(rows, n, e, p, alpha, to, ahead, lines);
                 break;
             case 5:
-                valueBlock<5>(rows, n, e, p, alpha, to);
+                valueBlock<5>(rows, n, e, p, alpha, to, ahead, lines);
                 break;
             case 4:
-                valueBlock<4>(rows, n, e, p, alpha, to);
+                valueBlock<4>(rows, n, e, p, alpha, to, ahead, lines);
                 break;
             case 3:
-                valueBlock<3>(rows, n, e, p, alpha, to);
+                valueBlock<3>(rows, n, e, p, alpha, to, ahead, lines);
                 break;
             case 2:
-                valueBlock<2>(rows, n, e, p, alpha, to);
+                valueBlock<2>(rows, n, e, p, alpha, to, ahead, lines);
                 break;
             default:
-                valueBlock<1>(rows, n, e, p, alpha, to);
+                valueBlock<1>(rows, n, e, p, alpha, to, ahead, lines);
         }
         e += step;
     }
