@@ -23,6 +23,7 @@ struct Settings {
     std::string filter, jsonFile, baselineFile, device = "cpu";
     int threads = 0, rounds = 15;
     double seconds = 20, tolerance = 0.1;
+    std::vector<std::string> peers;
     bool noPeers = false, check = false, list = false, gate = false;
 };
 
@@ -121,7 +122,11 @@ int compare(const json& now, const std::string& file, double tolerance) {
 
 int run(const Settings& s) {
     const auto backend = kernels::makeBackend(s.device, s.threads);
-    const auto operations = cpuOperations(*backend, s.filter, !s.noPeers && !s.check);
+    std::vector<std::shared_ptr<Peer>> peers;
+    if (!s.noPeers && !s.check && !s.list) peers = startTorchPeers(backend->threads());
+    for (const std::string& command : s.peers)
+        peers.push_back(startPeer(command, backend->threads()));
+    const auto operations = cpuOperations(*backend, s.filter, peers);
     if (operations.empty())
         throw Error(Errc::NotFound, "No operation's name holds \"" + s.filter + "\"; see --list.");
     if (s.list) {
@@ -166,7 +171,7 @@ int run(const Settings& s) {
 /// run in the best of several rounds.
 int gate(const Settings& s) {
     const auto backend = kernels::makeBackend(s.device, s.threads);
-    auto operations = cpuOperations(*backend, "dense-full-d128", false);
+    auto operations = cpuOperations(*backend, "dense-full-d128", {});
     kernels::ThreadPool pool(backend->threads());
     constexpr double kLeast = 0.55;
     double best = 0;
@@ -201,6 +206,8 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--seconds", s.seconds, "Start no new round after this long (per operation)")
         ->capture_default_str();
+    app.add_option("--peer", s.peers,
+                   "Command of one more peer, e.g. \"python3 scripts/peer_sdpa.py\"");
     app.add_flag("--no-peers", s.noPeers, "Leave LibTorch out");
     app.add_flag("--check", s.check, "Compare with float64 only, time nothing");
     app.add_flag("--list", s.list, "Name the operations");

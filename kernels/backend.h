@@ -66,7 +66,7 @@ struct RenderSpec {
 class Backend {
 public:
     virtual ~Backend() = default;
-    virtual std::string_view id() const = 0;    ///< stable, e.g. "cpu-simd", "reference"
+    virtual std::string_view id() const = 0;    ///< stable, e.g. "cpu-avx512", "reference"
     virtual std::string device() const = 0;     ///< in words, e.g. "CPU, AVX-512"
     virtual int threads() const = 0;
 
@@ -106,7 +106,9 @@ struct Kernel {
 };
 std::span<const Kernel> kernels();
 
-/// The first kernel that this machine supports, or the one that SPARSIGHT_KERNEL names.
+/// The first kernel that this machine supports and that passes its self-test (a few small layers
+/// against the reference, once per process), or the one that SPARSIGHT_KERNEL names. A kernel that
+/// fails is left out, which every later Report says.
 /// @param device   "cpu" (more come with their kernels)
 /// @param threads  0 = physical cores
 /// @throws Error(Device) for an unknown device, Error(Usage) for an unknown SPARSIGHT_KERNEL

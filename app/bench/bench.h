@@ -41,10 +41,26 @@ struct Operation {
     std::vector<Rival> rivals;
 };
 
+/// Attention by other software in another process. Line by line over its standard input and output:
+/// first the peer says its name; then a request is "heads kvHeads nq nk d causal threads", and the
+/// answer the milliseconds of one softmax(q k^T / sqrt(d)) v on random inputs of that shape.
+class Peer {
+public:
+    virtual ~Peer() = default;
+    virtual std::string name() const = 0;
+    virtual double attention(const Shape& shape) = 0;
+};
+/// @param command  for the shell @throws Error(Resources)
+std::shared_ptr<Peer> startPeer(const std::string& command, int threads);
+/// LibTorch of this build, in processes of its own because OpenBLAS chooses its kernels once, while
+/// it is loaded: as shipped and, where that differs, with the core type that this CPU deserves.
+/// Empty in a build without LibTorch.
+std::vector<std::shared_ptr<Peer>> startTorchPeers(int threads);
+
 /// Every operation of the CPU path that `filter` (a part of the id; "" = all) names. They share the
 /// backend, and each makes its inputs when it is first used.
 std::vector<Operation> cpuOperations(kernels::Backend& backend, const std::string& filter,
-                                     bool withPeers);
+                                     const std::vector<std::shared_ptr<Peer>>& peers);
 
 struct Timing {
     double median = 0, p10 = 0, p90 = 0;
@@ -66,18 +82,7 @@ struct Result {
 Result measure(const Operation& operation, int rounds, double seconds,
                const std::function<double()>& peak);
 
-/// A program of ours in another process that computes attention with LibTorch when asked. Another
-/// process, because OpenBLAS chooses its kernels once, while it is loaded.
-class TorchPeer {
-public:
-    /// @param fixedBlas  true: the right OPENBLAS_CORETYPE for this CPU; false: as Debian ships it
-    static std::shared_ptr<TorchPeer> start(bool fixedBlas, int threads);
-    virtual ~TorchPeer() = default;
-    virtual std::string name() const = 0;
-    /// One softmax(scale q k^T) v on inputs of that shape, milliseconds.
-    virtual double attention(const Shape& shape) = 0;
-};
-/// Serves a TorchPeer over standard input and output. @return exit status
+/// Is the LibTorch peer. @return exit status
 int servePeer();
 
 }  // namespace sparsight::bench

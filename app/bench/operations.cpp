@@ -244,8 +244,8 @@ double pairsOf(const Shape& s) {
 
 class Table {
 public:
-    Table(Backend& backend, const std::string& filter, bool withPeers)
-        : m_backend(&backend), m_filter(filter), m_withPeers(withPeers) {}
+    Table(Backend& backend, const std::string& filter, std::vector<std::shared_ptr<Peer>> peers)
+        : m_backend(&backend), m_filter(filter), m_peers(std::move(peers)) {}
 
     std::vector<Operation> take() { return std::move(m_operations); }
 
@@ -264,12 +264,10 @@ public:
         };
         op.errorLimit = errorLimitOf(s.type);
         op.peakBar = bar;
-        if (peers && m_withPeers)
-            for (const bool fixedBlas : {false, true})
-                if (const auto peer = torchPeer(fixedBlas))
-                    op.rivals.push_back({Rival::Peer, peer->name(),
-                                         [peer, s] { return peer->attention(s); }, 1,
-                                         fixedBlas ? 2.5 : 8.0});
+        if (peers)
+            for (const auto& peer : m_peers)
+                op.rivals.push_back(
+                    {Rival::Peer, peer->name(), [peer, s] { return peer->attention(s); }});
         m_operations.push_back(std::move(op));
     }
 
@@ -458,23 +456,18 @@ private:
                 },
                 share, bar};
     }
-    std::shared_ptr<TorchPeer> torchPeer(bool fixedBlas) {
-        auto& peer = m_peers[fixedBlas];
-        if (!peer) peer = TorchPeer::start(fixedBlas, m_backend->threads());
-        return peer;
-    }
 
     Backend* m_backend;
     std::string m_filter;
-    bool m_withPeers;
-    std::shared_ptr<TorchPeer> m_peers[2];
+    std::vector<std::shared_ptr<Peer>> m_peers;
     std::vector<Operation> m_operations;
 };
 
 }  // namespace
 
-std::vector<Operation> cpuOperations(Backend& backend, const std::string& filter, bool withPeers) {
-    Table t(backend, filter, withPeers);
+std::vector<Operation> cpuOperations(Backend& backend, const std::string& filter,
+                                     const std::vector<std::shared_ptr<Peer>>& peers) {
+    Table t(backend, filter, peers);
     const auto square = [](Index heads, Index kvHeads, Index n, Index d, bool causal,
                            DType type = DType::F32) {
         return Shape{heads, kvHeads, n, n, d, causal, type};

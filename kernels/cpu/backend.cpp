@@ -50,12 +50,13 @@ struct Rows {
 
 class CpuSimd final : public Backend {
 public:
-    explicit CpuSimd(int threads)
-        : m_pool(std::max(1, threads > 0 ? threads : physicalCores())),
-          m_simd(cpu::simd()),
+    CpuSimd(std::string_view id, const Simd& simd, int threads)
+        : m_id(id),
+          m_pool(std::max(1, threads > 0 ? threads : physicalCores())),
+          m_simd(simd),
           m_work(std::size_t(m_pool.threads())) {}
 
-    std::string_view id() const override { return "cpu-simd"; }
+    std::string_view id() const override { return m_id; }
     std::string device() const override {
         return "CPU, " + std::string(m_simd.name) + ", " + std::to_string(threads()) +
                (threads() == 1 ? " thread" : " threads");
@@ -92,6 +93,7 @@ private:
     std::vector<Rows> floatRows(const TensorView& x, Index heads, Index rows, Index width,
                                 bool wantBad, Scratch& copy, const Job& job);
 
+    const std::string_view m_id;
     ThreadPool m_pool;
     const Simd& m_simd;
     std::vector<cpu::Workspace> m_work;
@@ -491,8 +493,8 @@ Report CpuSimd::antidiagonal(const Problem& p, TensorView q, TensorView k, Index
 
 }  // namespace
 
-std::unique_ptr<Backend> makeCpuSimd(int threads) {
-    return std::make_unique<CpuSimd>(threads);
+std::unique_ptr<Backend> makeCpuSimd(std::string_view id, const Simd& simd, int threads) {
+    return std::make_unique<CpuSimd>(id, simd, threads);
 }
 
 }  // namespace sparsight::kernels

@@ -65,15 +65,34 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace sparsight::kernels::cpu {
 
-HWY_EXPORT(table);
-
 float Head::sink() const {
     return problem->sinks ? problem->sinks[head] : -std::numeric_limits<float>::infinity();
 }
 
-const Simd& simd() {
-    static const Simd best = HWY_DYNAMIC_DISPATCH(table)();
-    return best;
+const Simd* simd([[maybe_unused]] Isa isa) {
+    [[maybe_unused]] static const auto supported = hwy::SupportedTargets();
+    switch (isa) {
+        case Isa::Avx512:
+#if HWY_TARGETS & HWY_AVX3
+            if (supported & HWY_AVX3) {
+                static const Simd set = N_AVX3::table();
+                return &set;
+            }
+#endif
+            return nullptr;
+        case Isa::Avx2:
+#if HWY_TARGETS & HWY_AVX2
+            if (supported & HWY_AVX2) {
+                static const Simd set = N_AVX2::table();
+                return &set;
+            }
+#endif
+            return nullptr;
+        case Isa::Baseline:
+            break;
+    }
+    static const Simd set = HWY_STATIC_DISPATCH(table)();
+    return &set;
 }
 
 }  // namespace sparsight::kernels::cpu

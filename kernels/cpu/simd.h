@@ -111,8 +111,10 @@ struct Simd {
     bool (*finite)(const float* from, Index n) = nullptr;
 };
 
-/// The best instruction set of this machine.
-const Simd& simd();
+enum class Isa { Avx512, Avx2, Baseline };  ///< Baseline: what every CPU of the architecture has
+
+/// The inner parts for an instruction set; null when this machine or this build lacks it.
+const Simd* simd(Isa isa);
 
 /// Token range of pixel `a` of `pixels` over `tokens`: floor(a R / px) .. floor((a + 1) R / px),
 /// or the single token that the pixel lies in when that is empty.

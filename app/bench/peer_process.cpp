@@ -19,16 +19,15 @@ extern char** environ;
 namespace sparsight::bench {
 namespace {
 
-/// Line by line: a request is the numbers of a shape and the threads, an answer is milliseconds.
-class Child final : public TorchPeer {
+class Child final : public Peer {
 public:
-    Child(bool fixedBlas, int threads) : m_threads(threads) {
+    Child(const std::string& command, bool cleanBlas, int threads) : m_threads(threads) {
         int down[2], up[2];
         if (pipe2(down, O_CLOEXEC) != 0 || pipe2(up, O_CLOEXEC) != 0)
             throw Error(Errc::Resources, "bench: no pipe for the peer process");
         std::vector<std::string> settings;
         for (char** e = environ; *e; ++e)
-            if (fixedBlas || std::strncmp(*e, "OPENBLAS_", 9) != 0) settings.emplace_back(*e);
+            if (!cleanBlas || std::strncmp(*e, "OPENBLAS_", 9) != 0) settings.emplace_back(*e);
         std::vector<char*> env;
         for (std::string& s : settings) env.push_back(s.data());
         env.push_back(nullptr);
@@ -36,11 +35,9 @@ public:
         posix_spawn_file_actions_init(&files);
         posix_spawn_file_actions_adddup2(&files, down[0], 0);
         posix_spawn_file_actions_adddup2(&files, up[1], 1);
-        char program[] = "sparsight-bench";
-        char mode[32];
-        std::strcpy(mode, fixedBlas ? "--serve-peer=fixed" : "--serve-peer=shipped");
-        char* argv[] = {program, mode, nullptr};
-        const int failed = posix_spawn(&m_pid, "/proc/self/exe", &files, nullptr, argv, env.data());
+        std::string shell = "/bin/sh", option = "-c", script = "exec " + command;
+        char* argv[] = {shell.data(), option.data(), script.data(), nullptr};
+        const int failed = posix_spawn(&m_pid, shell.c_str(), &files, nullptr, argv, env.data());
         posix_spawn_file_actions_destroy(&files);
         close(down[0]);
         close(up[1]);
@@ -48,9 +45,9 @@ public:
         m_from = fdopen(up[0], "r");
         if (failed != 0) {
             m_pid = 0;
-            throw Error(Errc::Resources, "bench: the peer process does not start");
+            throw Error(Errc::Resources, "bench: cannot start the peer " + command);
         }
-        m_name = line() + (fixedBlas ? "" : " (as shipped)");
+        m_name = line();
     }
     ~Child() override {
         if (m_to) fclose(m_to);
@@ -71,7 +68,7 @@ private:
     std::string line() {
         char text[256];
         if (!fgets(text, sizeof text, m_from))
-            throw Error(Errc::Device, "bench: the LibTorch peer process has died");
+            throw Error(Errc::Device, "bench: the peer process " + m_name + " has died");
         text[std::strcspn(text, "\n")] = 0;
         return text;
     }
@@ -83,13 +80,23 @@ private:
 
 }  // namespace
 
-std::shared_ptr<TorchPeer> TorchPeer::start([[maybe_unused]] bool fixedBlas,
-                                            [[maybe_unused]] int threads) {
+std::shared_ptr<Peer> startPeer(const std::string& command, int threads) {
+    return std::make_shared<Child>(command, false, threads);
+}
+
+std::vector<std::shared_ptr<Peer>> startTorchPeers([[maybe_unused]] int threads) {
+    std::vector<std::shared_ptr<Peer>> peers;
 #ifdef SPARSIGHT_HAS_TORCH
-    return std::make_shared<Child>(fixedBlas, threads);
-#else
-    return nullptr;
+    char self[4096];
+    const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (length <= 0) return peers;
+    const std::string program = "'" + std::string(self, std::size_t(length)) + "'";
+    auto shipped = std::make_shared<Child>(program + " --serve-peer=shipped", true, threads);
+    auto fixed = std::make_shared<Child>(program + " --serve-peer=fixed", true, threads);
+    if (shipped->name() != fixed->name()) peers.push_back(shipped);
+    peers.push_back(fixed);
 #endif
+    return peers;
 }
 
 int servePeer() {
