@@ -41,6 +41,9 @@ const std::vector<LayerCase>& cases() {
         add([](LayerCase& x) {
             x.Nq = 33, x.Nk = 190, x.type = DType::BF16, x.d = 256, x.dv = 96;
         });
+#ifdef SPARSIGHT_SANITIZED  // slow there: one of each kind
+        c = {c[1], c[5], c[8], c[11], c[16]};
+#endif
         return c;
     }();
     return all;
@@ -140,11 +143,14 @@ void everyKernel(const Test& test) {
     const auto reference = makeReference();
     for (const Kernel& kernel : sparsight::kernels::kernels()) {
         if (!kernel.supported()) continue;
-        for (const int threads : {1, 2}) {
+        for (const int threads : {2, 1}) {
             const auto backend = kernel.make(threads);
             INFO("kernel " << kernel.id << ", " << threads << " threads");
             test(*backend, *reference);
             if (kernel.id == "reference") break;
+#ifdef SPARSIGHT_SANITIZED
+            break;
+#endif
         }
     }
 }
