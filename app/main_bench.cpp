@@ -72,13 +72,15 @@ void print(const Result& r) {
     std::string speed;
     if (op.bytes > 0)
         speed = fmt::format("{:7.1f} GB/s", op.bytes / r.ours.median / 1e6);
-    else
+    else if (op.flops > 0)
         speed =
             fmt::format("{:7.1f} GFLOP/s {:5.1f} % of peak{}", r.gflops(), 100 * r.peakFraction(),
                         op.peakBar > 0 && r.peakFraction() < op.peakBar ? " (below the bar)" : "");
-    fmt::print("{:22} {:9.2f} ms ({:.2f}-{:.2f})  {}  error {:.1e}{}\n", op.id, r.ours.median,
-               r.ours.p10, r.ours.p90, speed, r.error,
-               r.error > op.errorLimit ? " (ABOVE THE LIMIT)" : "");
+    if (r.error >= 0)
+        speed += fmt::format("  error {:.1e}{}", r.error,
+                             r.error > op.errorLimit ? " (ABOVE THE LIMIT)" : "");
+    fmt::print("{:22} {:9.2f} ms ({:.2f}-{:.2f})  {}\n", op.id, r.ours.median, r.ours.p10,
+               r.ours.p90, speed);
     fmt::print("{:22} {}; {}\n", "", op.title, toString(op.shape));
     for (std::size_t i = 0; i < op.rivals.size(); ++i) {
         const Rival& rival = op.rivals[i];
@@ -147,6 +149,7 @@ int run(const Settings& s) {
     int failures = 0;
     for (const Operation& op : operations) {
         if (s.check) {
+            if (!op.error) continue;
             const double error = op.error();
             failures += error > op.errorLimit;
             fmt::print("{:22} error {:.1e} of {:.1e}{}\n", op.id, error, op.errorLimit,

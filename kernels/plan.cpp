@@ -77,6 +77,28 @@ private:
 
 using Block = std::array<std::uint64_t, 2 * std::size_t(kTile)>;
 
+Index countPlain(const Block& block) {
+    Index n = 0;
+    for (const std::uint64_t word : block) n += std::popcount(word);
+    return n;
+}
+#if defined(__x86_64__) && defined(__GNUC__)
+/// The baseline of the architecture lacks the instruction.
+__attribute__((target("popcnt"))) Index countByInstruction(const Block& block) {
+    Index n = 0;
+    for (const std::uint64_t word : block) n += __builtin_popcountll(word);
+    return n;
+}
+Index countBits(const Block& block) {
+    static const bool has = __builtin_cpu_supports("popcnt");
+    return has ? countByInstruction(block) : countPlain(block);
+}
+#else
+Index countBits(const Block& block) {
+    return countPlain(block);
+}
+#endif
+
 /// What a set of rows sees of a set of keys.
 struct Sight {
     bool any = false;     ///< at least one visible pair
@@ -261,15 +283,16 @@ private:
         // Both ends of a row's sight grow with the row.
         const bool inside =
             (clip(m_p.visibleBegin(m_rows.end - 1), m_p.visibleEnd(m_rows.begin)) & all) == all;
-        std::array<Columns, std::size_t(kTile)> nominal{};
+        Block nominal{};
         Columns any[2];
         for (Index row = m_rows.begin; row < m_rows.end; ++row) {
             const Index i = row - m_rows.begin;
             const Columns c = rowColumns(row) & (inside ? all : seenBy(row));
-            nominal[std::size_t(i)] = c;
-            m_draft.nominal += c.count();
+            nominal[std::size_t(2 * i)] = c.low;
+            nominal[std::size_t(2 * i + 1)] = c.high;
             any[i / kHalf] = any[i / kHalf] | c;
         }
+        m_draft.nominal += countBits(nominal);
         tile.own = std::uint8_t((any[0].low ? 1 : 0) | (any[1].low ? 2 : 0) |
                                 (any[0].high ? 4 : 0) | (any[1].high ? 8 : 0));
         if (tile.own == 0) return;
@@ -287,8 +310,8 @@ private:
             const auto isNominal = [&](const auto& tested) {
                 for (Index row = m_rows.begin; row < m_rows.end; ++row) {
                     const Index i = row - m_rows.begin;
-                    if (!(nominal[std::size_t(i)] == (tested(row) & owned[i / kHalf])))
-                        return false;
+                    const Columns own{nominal[std::size_t(2 * i)], nominal[std::size_t(2 * i + 1)]};
+                    if (!(own == (tested(row) & owned[i / kHalf]))) return false;
                 }
                 return true;
             };
@@ -301,11 +324,7 @@ private:
                 tile.mask |= MaskCausal;
             } else {
                 tile.mask = MaskExact;
-                Block& bits = m_draft.blocks.emplace_back();
-                for (std::size_t i = 0; i < std::size_t(kTile); ++i) {
-                    bits[2 * i] = nominal[i].low;
-                    bits[2 * i + 1] = nominal[i].high;
-                }
+                m_draft.blocks.push_back(nominal);
             }
         }
         put(tile);

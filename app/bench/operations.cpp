@@ -7,6 +7,8 @@
 #include <random>
 
 #include "app/bench/bench.h"
+#include "core/metrics/mask_estimate.h"
+#include "core/metrics/mask_metrics.h"
 
 namespace sparsight::bench {
 namespace {
@@ -423,6 +425,93 @@ public:
         m_operations.push_back(std::move(op));
     }
 
+    /// What a user waits for while a slider moves: one head of 16k tokens from its statistics, or
+    /// measured.
+    void interactive() {
+        struct Stored {
+            Layer layer;
+            LayerStats stats;
+            Stored(Backend& backend, const Shape& shape, Index heads) : layer(shape) {
+                stats.heads = heads;
+                stats.Nq = shape.nq;
+                stats.Nk = shape.nk;
+                LayerStats::Level base;
+                base.rows = (shape.nq + 63) / 64;
+                base.cols = (shape.nk + 63) / 64;
+                base.sum.resize(std::size_t(base.rows * base.cols));
+                stats.colMass.resize(std::size_t(shape.nk));
+                stats.diagMass.resize(std::size_t(shape.nk));
+                stats.sinkMass.resize(std::size_t(shape.nq));
+                CaptureOut out;
+                out.lse = layer.lse.data();
+                out.blockSum = base.sum.data();
+                out.colMass = stats.colMass.data();
+                out.diagMass = stats.diagMass.data();
+                out.sinkMass = stats.sinkMass.data();
+                backend.capture(layer.problem, layer.q, layer.k, {}, out);
+                for (Index h = 1; h < heads; ++h)
+                    base.sum.insert(base.sum.end(), base.sum.begin(),
+                                    base.sum.begin() + std::ptrdiff_t(base.rows * base.cols));
+                stats.pyramid.push_back(std::move(base));
+            }
+        };
+        Shape s;
+        s.heads = s.kvHeads = 1;
+        s.nq = s.nk = 16384;
+        s.causal = true;
+        auto stored = lazy<Stored>(
+            [backend = m_backend, s] { return std::make_shared<Stored>(*backend, s, 64); });
+        const auto add = [&](const std::string& id, const std::string& title,
+                             std::function<void()> run) {
+            if (!wanted(id)) return;
+            Operation op;
+            op.id = id;
+            op.title = title;
+            op.shape = s;
+            op.run = std::move(run);
+            m_operations.push_back(std::move(op));
+        };
+        Problem p;
+        p.Nq = p.Nk = s.nq;
+        p.d = p.dv = s.d;
+        const std::pair<std::string, Policy> masks[] = {
+            {"streaming", Streaming{128, 1024}},
+            {"blocks", randomBlocks(64, 0.1)(p)[0]},
+            {"vertical-slash", randomVerticalSlash(1000, 200)(p)[0]}};
+        for (const auto& [name, policy] : masks) {
+            add("estimate-" + name, "recall and density of a new mask from the statistics",
+                [stored, policy = policy]() mutable {
+                    Stored& x = stored();
+                    estimateMask(x.layer.problem, x.stats, 0, policy);
+                });
+            add("measure-" + name, "recall and density of a new mask, measured",
+                [backend = m_backend, stored, policy = policy]() mutable {
+                    Stored& x = stored();
+                    HeadInput head;
+                    head.problem = x.layer.problem;
+                    head.q = x.layer.q;
+                    head.k = x.layer.k;
+                    head.lse = x.layer.lse.data();
+                    head.backend = backend;
+                    MetricsOptions options;
+                    options.outputError = options.tileRecall = false;
+                    measureMask(*backend, head, x.layer.v, policy, options);
+                });
+            add("plan-" + name, "planner: nominal set to tiles",
+                [stored, policy = policy]() mutable {
+                    buildPlan(stored().layer.problem, std::span(&policy, 1), PlanMode::Tile);
+                });
+        }
+        add("block-curve", "recall against density of block masks, 64 heads, 20 densities",
+            [backend = m_backend, stored]() mutable {
+                Stored& x = stored();
+                std::vector<double> densities;
+                for (int i = 1; i <= 20; ++i) densities.push_back(0.03 * i);
+                const BlockMasses masses{x.layer.problem, &x.stats};
+                blockCurve(std::span(&masses, 1), densities, backend->threads());
+            });
+    }
+
     /// One decode step: memory decides.
     void decode(const std::string& id, Shape s) {
         if (!wanted(id)) return;
@@ -510,6 +599,7 @@ std::vector<Operation> cpuOperations(Backend& backend, const std::string& filter
     t.render("render-max", 2048, 1024, Statistic::Max);
     t.antidiagonal("antidiagonal-8", square(4, 4, 4096, 128, true), 8, 128, 0.25);
     t.antidiagonal("antidiagonal-16", square(4, 4, 4096, 128, true), 16, 128, 0);
+    t.interactive();
     t.decode("decode", Shape{32, 8, 1, 32768, 128, true, DType::F32});
     t.decode("decode-bf16", Shape{32, 8, 1, 32768, 128, true, DType::BF16});
     return t.take();

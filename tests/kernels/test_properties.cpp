@@ -105,7 +105,8 @@ TEST_CASE("the parts of a mask merge to the whole") {
         double error = 0, norm = 0, lseError = 0;
         for (std::size_t i = 0; i < whole.lse.size(); ++i) {
             const double top = std::max(double(a.lse[i]), double(b.lse[i]));
-            const double wa = std::exp(double(a.lse[i]) - top), wb = std::exp(double(b.lse[i]) - top);
+            const double wa = std::exp(double(a.lse[i]) - top),
+                         wb = std::exp(double(b.lse[i]) - top);
             lseError = std::max(lseError, std::abs(top + std::log(wa + wb) - double(whole.lse[i])));
             for (std::size_t e = i * std::size_t(p.dv); e < (i + 1) * std::size_t(p.dv); ++e) {
                 const double merged = (wa * double(a.o[e]) + wb * double(b.o[e])) / (wa + wb);
@@ -190,7 +191,7 @@ TEST_CASE("pictures add up to the block masses and to each other") {
 
 TEST_CASE("numbers that are hard on a softmax") {
     const int kind = GENERATE(0, 1, 2, 3, 4, 5);
-    const char* const names[] = {"one dominant key", "all equal",     "constant rows",
+    const char* const names[] = {"one dominant key", "all equal",        "constant rows",
                                  "long tails",       "denormal queries", "peaked"};
     INFO(names[kind]);
     Layer l(layerOf(200), 60 + unsigned(kind));
@@ -248,7 +249,8 @@ TEST_CASE("plans at their limits") {
         const auto rowEmpty = [&](Index h, Index i) {
             const auto at = std::size_t(h * p.Nq + i);
             bool zero = r.lse[at] == -std::numeric_limits<float>::infinity();
-            for (Index e = 0; e < p.dv; ++e) zero = zero && r.o[at * std::size_t(p.dv) + std::size_t(e)] == 0.0f;
+            for (Index e = 0; e < p.dv; ++e)
+                zero = zero && r.o[at * std::size_t(p.dv) + std::size_t(e)] == 0.0f;
             return zero;
         };
         for (Index i = 0; i < p.Nq; ++i) {
