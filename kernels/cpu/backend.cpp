@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <tuple>
 
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
@@ -90,6 +91,7 @@ private:
     cpu::Workspace& workspace(const TaskContext& context) {
         return m_work[std::size_t(context.worker())];
     }
+    std::vector<Index> sharing(std::vector<const WorkItem*>& items, Index group) const;
     std::vector<Rows> floatRows(const TensorView& x, Index heads, Index rows, Index width,
                                 bool wantBad, Scratch& copy, const Job& job);
 
@@ -149,6 +151,23 @@ std::vector<Rows> CpuSimd::floatRows(const TensorView& x, Index heads, Index row
             head.bad[std::size_t(n)] = !m_simd.finite(head.p + n * head.stride, width);
     }
     return out;
+}
+
+/// Where runs of items end that have one K/V head and the same tiles: such query heads read the
+/// keys once. Every item alone when that would leave threads without work.
+std::vector<Index> CpuSimd::sharing(std::vector<const WorkItem*>& items, Index group) const {
+    const auto place = [&](const WorkItem* i) {
+        return std::tuple(i->head / group, i->qtile, i->first, i->count);
+    };
+    std::stable_sort(items.begin(), items.end(),
+                     [&](const WorkItem* a, const WorkItem* b) { return place(a) < place(b); });
+    std::vector<Index> together, alone;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+        alone.push_back(Index(i) + 1);
+        if (i > 0 && place(items[i]) == place(items[i - 1])) together.pop_back();
+        together.push_back(Index(i) + 1);
+    }
+    return Index(together.size()) >= threads() ? together : alone;
 }
 
 Report CpuSimd::attend(const Problem& p, const TensorView& q, const TensorView& k,
@@ -219,33 +238,41 @@ Report CpuSimd::attend(const Problem& p, const TensorView& q, const TensorView& 
             for (const WorkItem& item : plan.work)
                 if (item.head / group >= first && item.head / group < first + heads)
                     items.push_back(&item);
+            const std::vector<Index> ends = few ? sharing(items, group) : std::vector<Index>();
             m_pool.run(
-                Index(items.size()),
+                few ? Index(ends.size()) : Index(items.size()),
                 [&](Index task, TaskContext& context) {
-                    const WorkItem& item = *items[std::size_t(task)];
+                    const Index begin = !few ? task : task > 0 ? ends[std::size_t(task - 1)] : 0;
+                    const Index end = few ? ends[std::size_t(task)] : task + 1;
+                    const WorkItem& item = *items[std::size_t(begin)];
                     const Index kv = item.head / group;
-                    Head head;
-                    head.problem = &p;
-                    head.head = item.head;
-                    head.q = at(q, item.head);
-                    head.kRaw = at(k, kv);
-                    if (v) head.vRaw = at(*v, kv);
-                    const bool rowWise = p.Nq - Index(item.qtile) * kTile <= kFewRows;
-                    if (!few) {
+                    std::vector<Head> members;
+                    std::vector<cpu::ForwardOut> outs;
+                    for (Index i = begin; i < end; ++i) {
+                        Head& head = members.emplace_back();
+                        head.problem = &p;
+                        head.head = items[std::size_t(i)]->head;
+                        head.q = at(q, head.head);
+                        head.kRaw = at(k, kv);
+                        if (v) head.vRaw = at(*v, kv);
+                        outs.push_back(outputOf(batch, head.head));
+                        if (few) continue;
                         const Rows& rows = kRows[std::size_t(kv - first)];
                         head.k = rows.p;
                         head.kStride = rows.stride;
                         head.kFinite = rows.finite;
-                        if (v) {
-                            const Rows& values = vRows[std::size_t(kv - first)];
-                            head.v = values.p;
-                            head.vStride = values.stride;
-                            head.vBad = values.bad.empty() ? nullptr : values.bad.data();
-                        }
+                        if (!v) continue;
+                        const Rows& values = vRows[std::size_t(kv - first)];
+                        head.v = values.p;
+                        head.vStride = values.stride;
+                        head.vBad = values.bad.empty() ? nullptr : values.bad.data();
                     }
-                    const auto work = rowWise ? m_simd.forwardRows : m_simd.forwardTile;
-                    nonFinite[std::size_t(context.worker())] += work(
-                        head, plan, item, outputOf(batch, item.head), workspace(context), context);
+                    const bool rowWise = p.Nq - Index(item.qtile) * kTile <= kFewRows;
+                    nonFinite[std::size_t(context.worker())] +=
+                        rowWise ? m_simd.forwardRows(members, plan, item, outs, workspace(context),
+                                                     context)
+                                : m_simd.forwardTile(members[0], plan, item, outs[0],
+                                                     workspace(context), context);
                 },
                 job, double(round) / double(rounds), double(round + 1) / double(rounds));
         }

@@ -471,80 +471,104 @@ inline int keptOfTile(const Head& h, const Plan& plan, std::size_t tileIndex, In
     return n;
 }
 
-Index forwardRows(const Head& h, const Plan& plan, const WorkItem& item, const ForwardOut& out,
-                  Workspace& work, TaskContext& context) {
+/// q . k of one query and the listed keys, from rows of any type.
+inline void scoresOf(const Head& h, const std::int32_t* keys, int n, const float* q, float* s) {
+    const Index d = h.problem->d;
+    switch (h.kRaw.t) {
+        case DType::F32:
+            rowScores(static_cast<const float*>(h.kRaw.p), h.kRaw.sn, keys, n, d, q, s);
+            break;
+        case DType::BF16:
+            rowScores(static_cast<const hwy::bfloat16_t*>(h.kRaw.p), h.kRaw.sn, keys, n, d, q, s);
+            break;
+        case DType::F16:
+            rowScores(static_cast<const hwy::float16_t*>(h.kRaw.p), h.kRaw.sn, keys, n, d, q, s);
+    }
+}
+
+/// o = alpha o + sum of p v over the listed keys.
+inline void valuesOf(const Head& h, const std::int32_t* keys, int n, const float* p, float alpha,
+                     float* o) {
+    const Index dv = h.problem->dv;
+    switch (h.vRaw.t) {
+        case DType::F32:
+            rowValues(static_cast<const float*>(h.vRaw.p), h.vRaw.sn, keys, n, dv, p, alpha, o);
+            break;
+        case DType::BF16:
+            rowValues(static_cast<const hwy::bfloat16_t*>(h.vRaw.p), h.vRaw.sn, keys, n, dv, p,
+                      alpha, o);
+            break;
+        case DType::F16:
+            rowValues(static_cast<const hwy::float16_t*>(h.vRaw.p), h.vRaw.sn, keys, n, dv, p,
+                      alpha, o);
+    }
+}
+
+Index forwardRows(std::span<const Head> heads, const Plan& plan, const WorkItem& item,
+                  std::span<const ForwardOut> outs, Workspace& work, TaskContext& context) {
     const D d;
-    const Problem& p = *h.problem;
+    const Head& any = heads[0];
+    const Problem& p = *any.problem;
     const Index first = Index(item.qtile) * kTile, last = std::min(first + kTile, p.Nq);
-    float* q = work.q.get(std::size_t(p.d) + kLanes);
-    float* o = work.o.get(std::size_t(p.dv) + kLanes);
+    const bool withV = outs[0].o != nullptr;
+    const auto qRow = std::size_t(p.d) + kLanes, oRow = std::size_t(p.dv) + kLanes;
+    float* qs = work.q.get(heads.size() * qRow);
+    float* os = work.o.get(heads.size() * oRow);
+    std::vector<float> maxima(heads.size());
+    std::vector<double> sums(heads.size());
     HWY_ALIGN float s[kChunk + 16];
     std::int32_t keys[kChunk];
     Columns columns;
-    const bool plain = plainScores(h);
+    const bool plain = plainScores(any);
     Index nonFinite = 0;
     for (Index row = first; row < last; ++row) {
-        const TensorView from = h.q.from(row);
-        for (Index c = 0; c < p.d; ++c) q[c] = loadFloat(from.p, from.t, c) * packScale(h);
-        std::fill(o, o + p.dv, 0.0f);
-        float max = kNegInf;
-        double sum = 0;
+        for (std::size_t g = 0; g < heads.size(); ++g) {
+            const TensorView from = heads[g].q.from(row);
+            for (Index c = 0; c < p.d; ++c)
+                qs[g * qRow + std::size_t(c)] = loadFloat(from.p, from.t, c) * packScale(any);
+            std::fill_n(os + g * oRow, p.dv, 0.0f);
+            maxima[g] = kNegInf;
+            sums[g] = 0;
+        }
         for (std::int32_t t = item.first; t < item.first + item.count; ++t) {
             if ((t & 15) == 0) context.check();
             columns.set(plan, plan.tiles[std::size_t(t)], int(row % kTile / 64), p.Nk);
-            const int n = keptOfTile(h, plan, std::size_t(t), row, columns, keys);
+            const int n = keptOfTile(any, plan, std::size_t(t), row, columns, keys);
             if (n == 0) continue;
-            switch (h.kRaw.t) {
-                case DType::F32:
-                    rowScores(static_cast<const float*>(h.kRaw.p), h.kRaw.sn, keys, n, p.d, q, s);
-                    break;
-                case DType::BF16:
-                    rowScores(static_cast<const hwy::bfloat16_t*>(h.kRaw.p), h.kRaw.sn, keys, n,
-                              p.d, q, s);
-                    break;
-                case DType::F16:
-                    rowScores(static_cast<const hwy::float16_t*>(h.kRaw.p), h.kRaw.sn, keys, n, p.d,
-                              q, s);
-            }
-            float top = max;
-            for (int c = 0; c < n; ++c) {
-                s[c] += s[c] - s[c];
-                if (!plain) {
-                    if (p.softcap > 0) s[c] = p.softcap * std::tanh(s[c] / p.softcap);
-                    if (h.bias()) s[c] += h.bias()[keys[c] - row + p.Nq - 1];
-                    s[c] *= kLog2e;
+            // The tile's keys and values stay in the cache for all heads of the group.
+            for (std::size_t g = 0; g < heads.size(); ++g) {
+                const Head& h = heads[g];
+                scoresOf(h, keys, n, qs + g * qRow, s);
+                float top = maxima[g];
+                for (int c = 0; c < n; ++c) {
+                    s[c] += s[c] - s[c];
+                    if (!plain) {
+                        if (p.softcap > 0) s[c] = p.softcap * std::tanh(s[c] / p.softcap);
+                        if (h.bias()) s[c] += h.bias()[keys[c] - row + p.Nq - 1];
+                        s[c] *= kLog2e;
+                    }
+                    top = s[c] > top || std::isnan(s[c]) ? s[c] : top;
                 }
-                top = s[c] > top || std::isnan(s[c]) ? s[c] : top;
-            }
-            const float base = top == kNegInf ? 0.0f : top;
-            for (int c = n; c < n + kLanes; ++c) s[c] = kNegInf;
-            V total = hn::Zero(d);
-            for (int c = 0; c < n; c += kLanes) {
-                const V weight = exp2(hn::Sub(hn::Load(d, s + c), hn::Set(d, base)));
-                hn::Store(weight, d, s + c);
-                total = hn::Add(total, weight);
-            }
-            const float alpha = std::exp2(max - base);
-            max = top;
-            float tile = hn::GetLane(hn::SumOfLanes(d, total));
-            if (std::isnan(top)) tile = top;
-            sum = sum * double(alpha) + double(tile);
-            if (!out.o) continue;
-            switch (h.vRaw.t) {
-                case DType::F32:
-                    rowValues(static_cast<const float*>(h.vRaw.p), h.vRaw.sn, keys, n, p.dv, s,
-                              alpha, o);
-                    break;
-                case DType::BF16:
-                    rowValues(static_cast<const hwy::bfloat16_t*>(h.vRaw.p), h.vRaw.sn, keys, n,
-                              p.dv, s, alpha, o);
-                    break;
-                case DType::F16:
-                    rowValues(static_cast<const hwy::float16_t*>(h.vRaw.p), h.vRaw.sn, keys, n,
-                              p.dv, s, alpha, o);
+                const float base = top == kNegInf ? 0.0f : top;
+                for (int c = n; c < n + kLanes; ++c) s[c] = kNegInf;
+                V total = hn::Zero(d);
+                for (int c = 0; c < n; c += kLanes) {
+                    const V weight = exp2(hn::Sub(hn::Load(d, s + c), hn::Set(d, base)));
+                    hn::Store(weight, d, s + c);
+                    total = hn::Add(total, weight);
+                }
+                const float alpha = std::exp2(maxima[g] - base);
+                maxima[g] = top;
+                float tile = hn::GetLane(hn::SumOfLanes(d, total));
+                if (std::isnan(top)) tile = top;
+                sums[g] = sums[g] * double(alpha) + double(tile);
+                if (withV) valuesOf(h, keys, n, s, alpha, os + g * oRow);
             }
         }
-        nonFinite += finishRow(h, out, row, finishSum(h, out, row, double(max), sum), o);
+        for (std::size_t g = 0; g < heads.size(); ++g)
+            nonFinite += finishRow(heads[g], outs[g], row,
+                                   finishSum(heads[g], outs[g], row, double(maxima[g]), sums[g]),
+                                   os + g * oRow);
     }
     return nonFinite;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -91,9 +92,10 @@ struct Simd {
     /// One work item by strips.
     Index (*forwardTile)(const Head&, const Plan&, const WorkItem&, const ForwardOut&, Workspace&,
                          TaskContext&) = nullptr;
-    /// One work item of few rows, row by row, straight from the caller's k and v.
-    Index (*forwardRows)(const Head&, const Plan&, const WorkItem&, const ForwardOut&, Workspace&,
-                         TaskContext&) = nullptr;
+    /// One work item of few rows, row by row, straight from the caller's k and v, for query heads
+    /// that share their K/V head and the item's tiles.
+    Index (*forwardRows)(std::span<const Head>, const Plan&, const WorkItem&,
+                         std::span<const ForwardOut>, Workspace&, TaskContext&) = nullptr;
     /// Row statistics of the strips [first, last).
     Index (*captureRows)(const Head&, const CapturePass&, Index first, Index last, Workspace&,
                          TaskContext&) = nullptr;
