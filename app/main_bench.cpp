@@ -93,13 +93,17 @@ void print(const Result& r) {
     std::cout << std::flush;
 }
 
-/// Compares fractions of the peak and cost ratios with an earlier JSON file.
-/// @return how many have got worse by more than the tolerance
-int compare(const json& now, const std::string& file, double tolerance) {
+json readBaseline(const std::string& file) {
     std::ifstream in(file);
-    const json before = json::parse(in, nullptr, false);
+    json before = json::parse(in, nullptr, false);
     if (before.is_discarded() || !before.contains("results"))
         throw Error(Errc::Format, file + " is not a result file of sparsight-bench.");
+    return before;
+}
+
+/// Compares fractions of the peak and cost ratios with an earlier JSON file.
+/// @return how many have got worse by more than the tolerance
+int compare(const json& now, const json& before, double tolerance) {
     int worse = 0;
     for (const json& r : now["results"])
         for (const json& old : before["results"]) {
@@ -123,12 +127,16 @@ int compare(const json& now, const std::string& file, double tolerance) {
 }
 
 int run(const Settings& s) {
+    const json before = s.baselineFile.empty() ? json() : readBaseline(s.baselineFile);
     const auto backend = kernels::makeBackend(s.device, s.threads);
     std::vector<std::shared_ptr<Peer>> peers;
     if (!s.noPeers && !s.check && !s.list) peers = startTorchPeers(backend->threads());
     for (const std::string& command : s.peers)
         peers.push_back(startPeer(command, backend->threads()));
-    const auto operations = cpuOperations(*backend, s.filter, peers);
+    auto operations = cpuOperations(*backend, s.filter, peers);
+#ifdef SPARSIGHT_HAS_TORCH
+    addPrefill(operations, *backend, s.filter);
+#endif
     if (operations.empty())
         throw Error(Errc::NotFound, "No operation's name holds \"" + s.filter + "\"; see --list.");
     if (s.list) {
@@ -166,7 +174,7 @@ int run(const Settings& s) {
         file << out.dump(1) << '\n';
         if (!file) throw Error(Errc::Io, "Cannot write " + s.jsonFile + ".");
     }
-    if (!s.baselineFile.empty()) failures += compare(out, s.baselineFile, s.tolerance);
+    if (!s.baselineFile.empty()) failures += compare(out, before, s.tolerance);
     return failures ? 1 : 0;
 }
 

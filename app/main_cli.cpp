@@ -79,6 +79,7 @@ int main(int argc, char** argv) {
     cli::Context context;
     cli::addModelCommands(app, context);
     cli::addCaptureCommand(app, context);
+    cli::addImportTensorsCommand(app, context);
     cli::addAnalysisCommands(app, context);
     cli::addMapCommand(app, context);
     cli::addPlanCommands(app, context);

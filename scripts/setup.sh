@@ -22,12 +22,19 @@ packages=(
     "libicu-dev:Unicode normalisation"
     "libhwy-dev:SIMD kernels"
     "libcairo2-dev:figures in PNG, SVG and PDF"
+    "libzip-dev:import of .npz"
+    "libjpeg62-turbo-dev:JPEG images for vision models"
     "libfmt-dev:text formatting"
     "nlohmann-json3-dev:JSON"
     "libcli11-dev:the command line"
     "catch2:tests"
     "fonts-inter:the window's typeface"
 )
+
+# Only for the tests.
+if [[ -n "${SPARSIGHT_SETUP_FUZZ:-}" ]]; then
+    packages+=("clang:the fuzz targets" "libclang-rt-14-dev:libFuzzer and AddressSanitizer")
+fi
 
 names=("${packages[@]%%:*}")
 if [[ "${1:-}" == --print ]]; then

@@ -12,10 +12,6 @@ const HeadFacts* factsOf(const std::vector<HeadFacts>& facts, Index layer, Index
     return at == facts.end() ? nullptr : &*at;
 }
 
-std::string headName(Index layer, Index head) {
-    return "L" + std::to_string(layer) + "H" + std::to_string(head);
-}
-
 /// Whether a method reads the retrieval score, which costs a pass over all heads when not stored.
 bool wantsRetrieval(const MethodSpec& method) {
     return method.id == "retrieval-heads" && !method.params.texts.contains("heads") &&
@@ -28,35 +24,55 @@ CapturedLayer readLayer(const Session& session, const CaptureInfo& capture, Inde
     return {session.layer(capture.uuid, layer), session.stats(capture.uuid, layer)};
 }
 
+CapturedLayer readLayer(const Session& session, const CaptureInfo& capture, Index layer,
+                        RowRange rows, kernels::Backend& backend, const Job& job) {
+    if (rows == RowRange::All) return readLayer(session, capture, layer);
+    RowPart part =
+        rowPart(backend, session.layer(capture.uuid, layer), capture.prefill, rows, job);
+    return {std::move(part.layer), std::move(part.stats)};
+}
+
+std::span<const std::int32_t> tokensOf(const CaptureInfo& capture, RowRange rows) {
+    const std::span<const std::int32_t> all = capture.tokenIds;
+    return rows == RowRange::Prefill ? all.first(std::size_t(capture.prefill)) : all;
+}
+
 std::vector<HeadFacts> sessionHeadFacts(Session& session, const CaptureInfo& capture,
-                                        kernels::Backend& backend, const Job& job) {
-    std::vector<HeadFacts> facts = session.headFacts(capture.uuid);
-    const auto complete = std::size_t(capture.config.heads) * capture.layersDone.size();
-    if (facts.size() == complete) return facts;
+                                        kernels::Backend& backend, const Job& job,
+                                        RowRange range) {
+    std::vector<HeadFacts> facts;
+    if (range == RowRange::All) facts = session.headFacts(capture.uuid);
+    if (Index(facts.size()) == headCount(capture)) return facts;
     facts.clear();
     const auto layers = double(std::max<std::size_t>(1, capture.layersDone.size()));
     for (std::size_t i = 0; i < capture.layersDone.size(); ++i) {
-        job.step(double(i) / layers, "heads of layer " + std::to_string(capture.layersDone[i]));
-        const CapturedLayer data = readLayer(session, capture, capture.layersDone[i]);
+        job.step(double(i) / layers,
+                 "heads of layer " + layerName(capture.config, capture.layersDone[i]));
+        const CapturedLayer data =
+            readLayer(session, capture, capture.layersDone[i], range, backend, withoutReport(job));
+        // No generated row writes the known answer.
+        const auto truth = range == RowRange::Decode ? std::nullopt : capture.truth;
         const auto rows =
-            headFacts(backend, *data.layer, *data.stats, capture.tokenIds, capture.truth,
+            headFacts(backend, *data.layer, *data.stats, tokensOf(capture, range), truth,
                       job.part(double(i) / layers, double(i + 1) / layers));
         facts.insert(facts.end(), rows.begin(), rows.end());
     }
-    if (session.mode() == OpenMode::ReadWrite) session.saveHeadFacts(capture.uuid, facts);
+    if (range == RowRange::All && session.mode() == OpenMode::ReadWrite)
+        session.saveHeadFacts(capture.uuid, facts);
     return facts;
 }
 
 std::vector<std::pair<Index, Index>> chosenHeads(const CaptureInfo& capture,
                                                  const HeadChoice& choice) {
-    const Index heads = capture.config.heads;
+    const Index heads =
+        choice.layer ? layerShape(capture, *choice.layer).heads : capture.config.heads;
     if (choice.layer && std::find(capture.layersDone.begin(), capture.layersDone.end(),
                                   *choice.layer) == capture.layersDone.end()) {
         std::string done;
         for (const Index l : capture.layersDone)
-            done += (done.empty() ? "" : ", ") + std::to_string(l);
+            done += (done.empty() ? "" : ", ") + layerName(capture.config, l);
         throw Error(Errc::NotFound,
-                    "layer " + std::to_string(*choice.layer) +
+                    "layer " + layerName(capture.config, *choice.layer) +
                         " is not in this capture; it holds: " + (done.empty() ? "no layer" : done));
     }
     if (choice.head && (*choice.head < 0 || *choice.head >= heads))
@@ -66,7 +82,7 @@ std::vector<std::pair<Index, Index>> chosenHeads(const CaptureInfo& capture,
     std::vector<std::pair<Index, Index>> result;
     for (const Index l : capture.layersDone) {
         if (choice.layer && l != *choice.layer) continue;
-        for (Index h = 0; h < heads; ++h)
+        for (Index h = 0; h < layerShape(capture, l).heads; ++h)
             if (!choice.head || h == *choice.head) result.emplace_back(l, h);
     }
     return result;
@@ -93,13 +109,15 @@ std::vector<MaskMetrics> sessionMaskMetrics(Session& session, const CaptureInfo&
     CapturedLayer data;
     for (std::size_t i = 0; i < heads.size(); ++i) {
         const auto [l, h] = heads[i];
-        job.step(0.1 + 0.9 * double(i) / double(heads.size()), headName(l, h));
-        if (!data.layer || data.layer->layer != l) data = readLayer(session, capture, l);
+        job.step(0.1 + 0.9 * double(i) / double(heads.size()), headName(capture.config, l, h));
+        if (!data.layer || data.layer->layer != l)
+            data = readLayer(session, capture, l, choice.rows, backend, withoutReport(job));
         const HeadInput input = sessionHeadInput(data, facts, h, backend);
         rows.push_back(measureMask(backend, input, headV(*data.layer, h),
                                    policy->select(input, job), options, job));
     }
-    if (session.mode() == OpenMode::ReadWrite) session.saveMaskMetrics(capture.uuid, method, rows);
+    if (choice.rows == RowRange::All && session.mode() == OpenMode::ReadWrite)
+        session.saveMaskMetrics(capture.uuid, method, rows);
     return rows;
 }
 
@@ -111,7 +129,7 @@ std::vector<RunLayer> sessionRunLayers(const Session& session, const CaptureInfo
         if (layers.empty() || layers.back().layer->layer != l) {
             const CapturedLayer data = readLayer(session, capture, l);
             RunLayer run{data.layer, data.stats, {}, {}};
-            for (Index head = 0; head < capture.config.heads; ++head) {
+            for (Index head = 0; head < data.layer->problem.Hq; ++head) {
                 const HeadFacts* f = factsOf(facts, l, head);
                 run.retrieval.push_back(f ? f->retrieval : std::nullopt);
             }
@@ -133,7 +151,7 @@ std::vector<HeadOptions> sessionHeadOptions(Session& session, const CaptureInfo&
     CapturedLayer data;
     for (std::size_t i = 0; i < heads.size(); ++i) {
         const auto [l, h] = heads[i];
-        job.step(0.1 + 0.9 * double(i) / double(heads.size()), headName(l, h));
+        job.step(0.1 + 0.9 * double(i) / double(heads.size()), headName(capture.config, l, h));
         if (!data.layer || data.layer->layer != l) data = readLayer(session, capture, l);
         const HeadInput input = sessionHeadInput(data, facts, h, backend);
         HeadOptions options{l, h, {}};

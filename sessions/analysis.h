@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/capture/row_range.h"
 #include "core/metrics/head_metrics.h"
 #include "core/metrics/mask_metrics.h"
 #include "core/plan/search.h"
@@ -14,21 +15,31 @@ struct CapturedLayer {
     std::shared_ptr<const LayerStats> stats;
 };
 CapturedLayer readLayer(const Session& session, const CaptureInfo& capture, Index layer);
+/// The rows of a layer as a layer of their own (core/capture/row_range.h).
+/// @throws Error(Usage) for decode rows of a capture without generated tokens
+CapturedLayer readLayer(const Session& session, const CaptureInfo& capture, Index layer,
+                        RowRange rows, kernels::Backend& backend, const Job& job = {});
+/// Token ids of the keys that such rows see.
+std::span<const std::int32_t> tokensOf(const CaptureInfo& capture, RowRange rows);
 
 /// Facts of every captured head: the stored ones, else computed (and stored when the session is
-/// open for writing).
+/// open for writing). Those of a part of the rows are computed anew; decode rows have no retrieval
+/// score.
 std::vector<HeadFacts> sessionHeadFacts(Session& session, const CaptureInfo& capture,
-                                        kernels::Backend& backend, const Job& job = {});
+                                        kernels::Backend& backend, const Job& job = {},
+                                        RowRange rows = RowRange::All);
 
 /// Which heads an analysis covers.
 struct HeadChoice {
     std::optional<Index> layer, head;
+    RowRange rows = RowRange::All;
 };
 /// The captured (layer, head) pairs of a choice. @throws Error(NotFound) with the valid range
 std::vector<std::pair<Index, Index>> chosenHeads(const CaptureInfo& capture,
                                                  const HeadChoice& choice);
 
-/// Exact metrics of one method on the chosen heads; stored when the session is writable.
+/// Exact metrics of one method on the chosen heads; stored when the session is writable and all
+/// rows are asked for.
 std::vector<MaskMetrics> sessionMaskMetrics(Session& session, const CaptureInfo& capture,
                                             const MethodSpec& method, const HeadChoice& choice,
                                             kernels::Backend& backend, const Job& job = {});

@@ -15,10 +15,14 @@ void mark(Session& session, const std::string& uuid, const std::string& state,
 }
 
 void requireSame(const CaptureInfo& partial, const CaptureRequest& request) {
+    if (partial.image)
+        throw Error(Errc::Usage, "capture " + partial.uuid.substr(0, 8) +
+                                     " is of an image, which a session does not keep: it cannot "
+                                     "be resumed, capture the image again");
     const char* what = nullptr;
     if (partial.config.sha256 != request.config.sha256)
         what = "model";
-    else if (partial.tokenIds != request.tokenIds)
+    else if (partial.tokenIds != request.tokenIds || partial.decoderIds != request.decoderIds)
         what = "prompt";
     else if (partial.store != request.options.store)
         what = "stored type";
@@ -29,6 +33,11 @@ void requireSame(const CaptureInfo& partial, const CaptureRequest& request) {
 }
 
 }  // namespace
+
+ModelInput modelInput(const CaptureRequest& request) {
+    if (!request.image.values.empty()) return {{}, {}, request.image};
+    return {request.tokenIds, request.decoderIds, {}};
+}
 
 std::string captureToSession(Session& session, ModelRunner& model, kernels::Backend& backend,
                              const CaptureRequest& request, const std::string& resume,
@@ -45,7 +54,7 @@ std::string captureToSession(Session& session, ModelRunner& model, kernels::Back
         // No layers would mean all layers.
         if (resume.empty() || !options.layers.empty())
             capturePrompt(
-                model, backend, request.tokenIds, options,
+                model, backend, modelInput(request), options,
                 [&](const LayerCapture& layer, const LayerStats& stats) {
                     session.addLayer(uuid, layer, stats);
                 },

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 
+#include "core/import/imported_model.h"
 #include "core/model/config.h"
 #include "core/model/sha256.h"
 #include "kernels/base/error.h"
@@ -50,6 +51,11 @@ std::vector<std::int32_t> idsFromBlob(const std::string& blob) {
     return ids;
 }
 
+std::string packIds(const std::vector<std::int32_t>& ids) {
+    const std::string blob = idsBlob(ids);
+    return toBase64(std::as_bytes(std::span(blob)));
+}
+
 /// Four 32-bit numbers per token (code points, then bytes), in base64 inside the options' JSON.
 std::string packOffsets(const std::vector<TokenOffset>& offsets) {
     std::vector<std::int32_t> words;
@@ -67,6 +73,16 @@ std::vector<TokenOffset> unpackOffsets(const std::string& text) {
     for (std::size_t i = 0; i < offsets.size(); ++i)
         offsets[i] = {words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3]};
     return offsets;
+}
+
+void readDecoder(const Json& decoder, CaptureInfo& c) {
+    c.decoderIds =
+        idsFromBlob(fromBase64(decoder.at("ids").get<std::string>(), "the decoder's ids"));
+    c.decoderText = decoder.at("text").get<std::string>();
+    c.decoderOffsets = unpackOffsets(decoder.at("offsets").get<std::string>());
+    if (c.decoderIds.empty() || Index(c.decoderIds.size()) > kMostTokens ||
+        (!c.decoderOffsets.empty() && c.decoderOffsets.size() != c.decoderIds.size()))
+        throw Error(Errc::Format, "its decoder's tokens are not in order");
 }
 
 Json spanJson(TokenSpan span) {
@@ -126,7 +142,7 @@ std::int64_t insertModel(Database& db, const CaptureRequest& request) {
         .bind(6, c.heads)
         .bind(7, c.kvHeads)
         .bind(8, c.headDim)
-        .bind(9, c.headDim)
+        .bind(9, c.valueWidth())
         .bind(10, c.vocab)
         .bind(11, c.maxPositions)
         .bind(12, config)
@@ -176,6 +192,18 @@ std::string insertCapture(Database& db, const CaptureRequest& request,
 
     Json options = {{"layers", layers}, {"store", nameOf(request.options.store)}};
     if (!request.offsets.empty()) options["offsets"] = packOffsets(request.offsets);
+    if (request.queries > 0) options["queries"] = request.queries;
+    if (request.prefill > 0) options["prefill"] = request.prefill;
+    if (!request.decodeSteps.empty()) options["decode_steps"] = request.decodeSteps;
+    if (!request.decoderIds.empty())
+        options["decoder"] = {{"ids", packIds(request.decoderIds)},
+                              {"text", request.decoderText},
+                              {"offsets", packOffsets(request.decoderOffsets)}};
+    if (!request.image.values.empty()) {
+        const ImageGrid grid = imageGrid(request.config, request.image);
+        options["image"] = {
+            {"rows", grid.rows}, {"cols", grid.cols}, {"class_tokens", grid.classTokens}};
+    }
     const std::string uuid = randomUuid(), ids = idsBlob(request.tokenIds);
     Statement(db,
               "INSERT INTO capture(uuid, model_id, prompt_id, state, n_token, token_ids, "
@@ -264,7 +292,10 @@ CaptureInfo readCapture(Database& db, std::int64_t row, const std::set<std::int6
         c.error = s.text(8);
         c.modelName = s.text(9);
         c.modelHint = s.text(10);
-        c.config = parseConfig(unpackConfig(s.text(11)), c.modelName, "the stored config.json");
+        const std::string config = unpackConfig(s.text(11));
+        c.config = isImportedModel(config)
+                       ? parseImportedModel(config, c.modelName)
+                       : parseConfig(config, c.modelName, "the stored config.json");
         if (c.config.layers != s.integer(12) || c.config.heads != s.integer(13) ||
             c.config.kvHeads != s.integer(14) || c.config.headDim != s.integer(15) ||
             c.config.layers > kMostHeads / std::max<Index>(1, c.config.heads))
@@ -281,6 +312,25 @@ CaptureInfo readCapture(Database& db, std::int64_t row, const std::set<std::int6
             if (c.layersAsked[i] < 0 || c.layersAsked[i] >= c.config.layers ||
                 (i > 0 && c.layersAsked[i] <= c.layersAsked[i - 1]))
                 throw Error(Errc::Format, "its list of layers is not in order");
+        c.queries = options.value("queries", tokens);
+        if (c.queries < 1 || c.queries > kMostTokens)
+            throw Error(Errc::Format, "its number of queries is out of range");
+        c.prefill = options.value("prefill", tokens);
+        c.decodeSteps = options.value("decode_steps", std::vector<Index>());
+        if (c.prefill < 1 || c.prefill > tokens ||
+            !std::is_sorted(c.decodeSteps.begin(), c.decodeSteps.end()) ||
+            (!c.decodeSteps.empty() &&
+             (c.decodeSteps.front() < 0 || c.decodeSteps.back() >= c.generated())))
+            throw Error(Errc::Format, "its generated tokens are not where it says");
+        if (options.contains("decoder")) readDecoder(options["decoder"], c);
+        if (options.contains("image")) {
+            const Json& image = options["image"];
+            c.image = ImageGrid{image.at("rows").get<Index>(), image.at("cols").get<Index>(),
+                                image.at("class_tokens").get<Index>()};
+            if (c.image->rows < 1 || c.image->cols < 1 || c.image->rows > tokens ||
+                c.image->cols > tokens || c.image->tokens() != tokens)
+                throw Error(Errc::Format, "its image grid does not belong to its tokens");
+        }
         if (options.contains("offsets")) {
             c.offsets = unpackOffsets(options["offsets"].get<std::string>());
             if (Index(c.offsets.size()) != tokens)

@@ -93,7 +93,7 @@ private:
 }  // namespace
 
 std::shared_ptr<const LayerCapture> readQkv(const fs::path& root, const Segment& segment,
-                                            Index heads, Index kvHeads, Index tokens, bool verify) {
+                                            const LayerShape& shape, bool verify) {
     const fs::path file = root / segment.path;
     const Fd fd = openBeneath(root, segment.path);
     if (verify)
@@ -116,15 +116,16 @@ std::shared_ptr<const LayerCapture> readQkv(const fs::path& root, const Segment&
     auto layer = std::make_shared<LayerCapture>();
     layer->layer = segment.layer;
     kernels::Problem& p = layer->problem;
-    const auto q = r.shape("Q"), v = r.shape("V");
+    const bool hasV = r.has("V");  // imported tensors may lack it
+    const auto q = r.shape("Q"), v = hasV ? r.shape("V") : std::vector<Index>{0, 0, 0};
     if (q.size() != 3 || v.size() != 3) r.fail("Q and V must have three dimensions");
-    p.Hq = heads;
-    p.Hkv = kvHeads;
+    p.Hq = shape.heads;
+    p.Hkv = shape.kvHeads;
     p.Nq = q[1];
-    p.Nk = tokens;
+    p.Nk = shape.Nk;
     p.d = q[2];
     p.dv = v[2];
-    if (p.Nq > p.Nk) r.fail("it has more queries than keys");
+    if (p.Nq != shape.Nq) r.fail("it has another number of queries than its capture");
     constexpr double kLarge = std::numeric_limits<float>::max();
     p.scale = float(r.number("scale", -kLarge, kLarge));
     p.softcap = float(r.number("softcap", 0, kLarge));
@@ -136,13 +137,13 @@ std::shared_ptr<const LayerCapture> readQkv(const fs::path& root, const Segment&
         return kernels::TensorView{map->at(r.offset(name, {h, n, width})), r.type(name),
                                    h * n * width, n * width, width};
     };
-    const auto floats = [&](const char* name, const std::vector<Index>& shape) {
+    const auto floats = [&](const char* name, const std::vector<Index>& wanted) {
         if (r.type(name) != kernels::DType::F32) r.fail(std::string(name) + " must be f32");
-        return reinterpret_cast<const float*>(map->at(r.offset(name, shape)));
+        return reinterpret_cast<const float*>(map->at(r.offset(name, wanted)));
     };
     layer->q = tensor("Q", p.Hq, p.Nq, p.d);
     layer->k = tensor("K", p.Hkv, p.Nk, p.d);
-    layer->v = tensor("V", p.Hkv, p.Nk, p.dv);
+    if (hasV) layer->v = tensor("V", p.Hkv, p.Nk, p.dv);
     layer->lse = {floats("LSE", {p.Hq, p.Nq}), {p.Hq, p.Nq}};
     if (r.has("sink_logit")) p.sinks = floats("sink_logit", {p.Hq});
     if (r.has("rel_bias")) p.relBias = floats("rel_bias", {p.Hq, p.Nq + p.Nk - 1});
@@ -150,16 +151,16 @@ std::shared_ptr<const LayerCapture> readQkv(const fs::path& root, const Segment&
     return layer;
 }
 
-std::shared_ptr<const LayerStats> readPyr(const fs::path& root, const Segment& segment, Index heads,
-                                          Index tokens) {
+std::shared_ptr<const LayerStats> readPyr(const fs::path& root, const Segment& segment,
+                                          const LayerShape& shape) {
     const fs::path file = root / segment.path;
     const Fd fd = openBeneath(root, segment.path);
     verifySegment(fd, file, segment);
     std::vector<std::byte> image(std::size_t(segment.bytes));
     readFully(fd, image, 0, file);
     const std::lock_guard lock(h5Mutex());
-    auto stats = std::make_shared<LayerStats>(
-        readPyramid(image, segment.layer, heads, tokens, tokens, "'" + file.string() + "'"));
+    auto stats = std::make_shared<LayerStats>(readPyramid(
+        image, segment.layer, shape.heads, shape.Nq, shape.Nk, "'" + file.string() + "'"));
     stats->massError = segment.massError;
     return stats;
 }

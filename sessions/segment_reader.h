@@ -4,19 +4,21 @@
 #include <memory>
 
 #include "core/capture/layer_capture.h"
+#include "core/model/stacks.h"
 #include "sessions/segment.h"
 
 namespace sparsight::sessions {
 
 /// Maps the tensors of a qkv segment, all checksums verified first when `verify`.
-/// @throws Error(Format) damaged, or not of the shapes that a capture of `tokens` tokens with
-///         these head counts has
+/// dv is 0 when the capture holds no V.
+/// @param shape  what the capture says about this layer: heads, rows and keys
+/// @throws Error(Format) damaged, or not of that shape
 std::shared_ptr<const LayerCapture> readQkv(const std::filesystem::path& root,
-                                            const Segment& segment, Index heads, Index kvHeads,
-                                            Index tokens, bool verify);
+                                            const Segment& segment, const LayerShape& shape,
+                                            bool verify);
 
 /// The statistics of a pyr segment; always verified.
 std::shared_ptr<const LayerStats> readPyr(const std::filesystem::path& root, const Segment& segment,
-                                          Index heads, Index tokens);
+                                          const LayerShape& shape);
 
 }  // namespace sparsight::sessions

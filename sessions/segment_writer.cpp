@@ -99,11 +99,12 @@ std::vector<Tensor> tensorsOf(const LayerCapture& layer) {
                             {"long_name", "keys after RoPE"},
                             {"rope_applied", 1},
                             {"kv_group", p.Hq / p.Hkv}}));
-    all.push_back(tensorOf("V", layer.v, p.Hkv, p.Nk, p.dv,
-                           {{"units", "1"},
-                            {"axes", "head,key,dim"},
-                            {"long_name", "values"},
-                            {"kv_group", p.Hq / p.Hkv}}));
+    if (p.dv > 0)
+        all.push_back(tensorOf("V", layer.v, p.Hkv, p.Nk, p.dv,
+                               {{"units", "1"},
+                                {"axes", "head,key,dim"},
+                                {"long_name", "values"},
+                                {"kv_group", p.Hq / p.Hkv}}));
     all.push_back(tensorOf("LSE", layer.lse.data(), {p.Hq, p.Nq},
                            {{"units", "nat"},
                             {"axes", "head,query"},

@@ -27,14 +27,29 @@ struct CaptureInfo {
     std::optional<NeedleTruth> truth;
     std::vector<std::int32_t> tokenIds;
     std::vector<TokenOffset> offsets;  ///< into promptText; empty when not stored
-    std::vector<Index> layersAsked;    ///< chosen layers
-    std::vector<Index> layersDone;     ///< committed ones, ascending
+    Index queries = 0;                 ///< rows of the maps: all tokens (0 too), but for imports
+    Index prefill = 0;                 ///< tokens of the prompt; those after it were generated
+    std::vector<Index> decodeSteps;    ///< the steps that were asked for; empty = all
+    /// Of an encoder-decoder's decoder: rows of the dec and cross layers.
+    std::vector<std::int32_t> decoderIds;
+    std::string decoderText;
+    std::vector<TokenOffset> decoderOffsets;  ///< into decoderText; empty when not stored
+    /// Of an image: tokenIds are then the tokens' numbers 0, 1, ..
+    std::optional<ImageGrid> image;
+    std::vector<Index> layersAsked;  ///< chosen layers
+    std::vector<Index> layersDone;   ///< committed ones, ascending
     kernels::DType store = kernels::DType::F32;
     std::string device, createdUtc, finishedUtc, error;
     Index bytes = 0;
     double massError = 0;
     bool complete() const { return state == "complete"; }
+    Index generated() const { return Index(tokenIds.size()) - prefill; }
+    InputSize size() const;
 };
+/// Heads, rows and keys of one layer of a capture.
+LayerShape layerShape(const CaptureInfo& capture, Index layer);
+/// Query heads of all captured layers together.
+Index headCount(const CaptureInfo& capture);
 
 /// What `session info` and `session list` show.
 struct SessionInfo {
@@ -52,11 +67,25 @@ struct CaptureRequest {
     std::filesystem::path modelDirectory;
     std::string promptName, promptText, generator;
     std::optional<NeedleTruth> truth;
-    std::vector<std::int32_t> tokenIds;
+    std::vector<std::int32_t> tokenIds;  ///< of the keys; -1 = not known
     std::vector<TokenOffset> offsets;
+    Index queries = 0;  ///< rows of the maps; 0 = one for each token
+    Index prefill = 0;  ///< tokens of the prompt, before generated ones; 0 = all
+    std::vector<Index>
+        decodeSteps;  ///< ascending steps of interest (0 = the first generated token)
+    std::vector<std::int32_t> decoderIds;  ///< encoder-decoders: from the start token on
+    std::string decoderText;
+    std::vector<TokenOffset> decoderOffsets;
+    Pixels image;  ///< read in place of text (tokenIds are the tokens' numbers); not stored
     CaptureOptions options;
     std::string device;
 };
+
+/// Makes a request one of an image: its tokens are numbered. request.config must be there.
+/// @throws Error as imageGrid
+void setImage(CaptureRequest& request, Pixels image);
+InputSize sizeOf(const CaptureRequest& request);
+ModelInput modelInput(const CaptureRequest& request);  ///< what the model reads
 
 /// A `NAME.sparsight` folder: session.db (SQLite, the source of truth) + write-once HDF5 segments
 /// (docs/sessions.md). Calls are serialised inside, so any thread may call; what layer() and

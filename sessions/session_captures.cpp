@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/base/error.h"
 #include "sessions/fault.h"
@@ -25,10 +26,10 @@ void checkLayer(const CaptureInfo& info, const LayerCapture& layer, const LayerS
         throw Error(Errc::Usage, who + "it was not asked for");
     if (holds(info.layersDone, layer.layer)) throw Error(Errc::Usage, who + "it is stored already");
     const kernels::Problem& p = layer.problem;
-    const auto tokens = Index(info.tokenIds.size());
-    if (p.batch != 1 || p.Hq != info.config.heads || p.Hkv != info.config.kvHeads ||
-        p.Nq != tokens || p.Nk != tokens || p.d < 1 || p.dv < 1 || stats.layer != layer.layer ||
-        stats.heads != p.Hq || stats.Nq != tokens || stats.Nk != tokens ||
+    const LayerShape shape = layerShape(info, layer.layer);
+    if (p.batch != 1 || p.Hq != shape.heads || p.Hkv != shape.kvHeads || p.Nq != shape.Nq ||
+        p.Nk != shape.Nk || p.d < 1 || p.dv < 0 || stats.layer != layer.layer ||
+        stats.heads != p.Hq || stats.Nq != p.Nq || stats.Nk != p.Nk ||
         layer.lse.size() != p.Hq * p.Nq)
         throw Error(Errc::Shape, who + "its shapes are not those of the model and the prompt");
 }
@@ -51,19 +52,56 @@ void checkLayer(const CaptureInfo& info, const LayerCapture& layer, const LayerS
 
 }  // namespace
 
+void setImage(CaptureRequest& request, Pixels image) {
+    request.tokenIds.resize(std::size_t(imageGrid(request.config, image).tokens()));
+    std::iota(request.tokenIds.begin(), request.tokenIds.end(), 0);
+    request.image = std::move(image);
+}
+
+InputSize sizeOf(const CaptureRequest& request) {
+    const auto tokens = Index(request.tokenIds.size());
+    if (!request.image.values.empty()) return {0, 0, tokens};
+    return {tokens, Index(request.decoderIds.size()), 0};
+}
+
+InputSize CaptureInfo::size() const {
+    const auto tokens = Index(tokenIds.size());
+    if (image) return {0, 0, tokens};
+    return {tokens, Index(decoderIds.size()), 0};
+}
+
+LayerShape layerShape(const CaptureInfo& capture, Index layer) {
+    LayerShape shape = layerShape(capture.config, layer, capture.size());
+    if (capture.config.stacks.empty() && capture.queries > 0) shape.Nq = capture.queries;
+    return shape;
+}
+
+Index headCount(const CaptureInfo& capture) {
+    Index count = 0;
+    for (const Index l : capture.layersDone) count += layerShape(capture, l).heads;
+    return count;
+}
+
 std::string Session::beginCapture(const CaptureRequest& request) {
     m_impl->requireWritable();
     if (request.tokenIds.empty()) throw Error(Errc::Usage, "the prompt is empty");
     if (!request.offsets.empty() && request.offsets.size() != request.tokenIds.size())
         throw Error(Errc::Shape, "the prompt's token offsets do not belong to its tokens");
+    const std::vector<Index> possible = layersFor(request.config, sizeOf(request));
     std::vector<Index> layers = request.options.layers;
-    if (layers.empty())
-        for (Index l = 0; l < request.config.layers; ++l) layers.push_back(l);
+    if (layers.empty()) layers = possible;
     std::sort(layers.begin(), layers.end());
     layers.erase(std::unique(layers.begin(), layers.end()), layers.end());
-    if (layers.front() < 0 || layers.back() >= request.config.layers)
-        throw Error(Errc::NotFound,
-                    "the model's layers are 0.." + std::to_string(request.config.layers - 1));
+    for (const Index l : layers)
+        if (!std::binary_search(possible.begin(), possible.end(), l))
+            throw Error(l >= 0 && l < request.config.layers ? Errc::Usage : Errc::NotFound,
+                        l >= 0 && l < request.config.layers
+                            ? "layer " + layerName(request.config, l) +
+                                  " reads something that this prompt has not (" +
+                                  inputInWords(request.config, l) + ")"
+                            : "the model has " + layersInWords(request.config));
+    if (layers.empty())
+        throw Error(Errc::Usage, "this prompt reaches no layer of '" + request.config.name + "'");
     const std::lock_guard lock(m_impl->catalogue);
     faultPoint("S0", "write the catalogue of", m_impl->path);
     Transaction transaction(*m_impl->db);
@@ -250,19 +288,23 @@ namespace {
 /// What a reader of a layer needs from the catalogue.
 struct Wanted {
     Segment segment;
-    Index heads = 0, kvHeads = 0, tokens = 0;
+    LayerShape shape;
 };
 
 Wanted findLayer(const Session::Impl& session, const std::string& capture, const char* kind,
                  Index layer) {
     const std::lock_guard lock(session.catalogue);
-    Statement s(*session.db,
-                "SELECT m.n_q_head, m.n_kv_head, c.n_token FROM capture c "
-                "JOIN model m ON m.id=c.model_id WHERE c.uuid=?");
-    s.bind(1, capture);
-    if (!s.step()) throw Error(Errc::NotFound, "the session holds no capture '" + capture + "'");
-    return {findSegment(*session.db, capture, kind, layer), s.integer(0), s.integer(1),
-            s.integer(2)};
+    auto& known = session.shapes[capture];
+    if (!known) {
+        const CaptureInfo info = readCapture(*session.db, captureRow(*session.db, capture), {});
+        known = std::make_shared<Session::Impl::Shapes>();
+        for (Index l = 0; l < info.config.layers; ++l) known->push_back(layerShape(info, l));
+    }
+    Wanted wanted{findSegment(*session.db, capture, kind, layer), {}};
+    if (layer < 0 || layer >= Index(known->size()))
+        throw Error(Errc::Format, layerName(capture, layer) + ": its model has no such layer");
+    wanted.shape = (*known)[std::size_t(layer)];
+    return wanted;
 }
 
 }  // namespace
@@ -276,8 +318,7 @@ std::shared_ptr<const LayerCapture> Session::layer(const std::string& capture, I
         if (auto ready = m_impl->layers[path].lock()) return ready;
         verify = !m_impl->verified.contains(path);
     }
-    const auto read =
-        readQkv(m_impl->root, wanted.segment, wanted.heads, wanted.kvHeads, wanted.tokens, verify);
+    const auto read = readQkv(m_impl->root, wanted.segment, wanted.shape, verify);
     const std::lock_guard lock(m_impl->cache);
     m_impl->verified.insert(path);
     m_impl->layers[path] = read;
@@ -291,7 +332,7 @@ std::shared_ptr<const LayerStats> Session::stats(const std::string& capture, Ind
         const std::lock_guard lock(m_impl->cache);
         if (auto ready = m_impl->stats[path].lock()) return ready;
     }
-    const auto read = readPyr(m_impl->root, wanted.segment, wanted.heads, wanted.tokens);
+    const auto read = readPyr(m_impl->root, wanted.segment, wanted.shape);
     const std::lock_guard lock(m_impl->cache);
     m_impl->stats[path] = read;
     return read;

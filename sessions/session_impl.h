@@ -31,6 +31,10 @@ struct Session::Impl {
     std::set<std::int64_t> lost;  ///< segments whose file is missing or of a wrong size
     std::vector<std::string> warnings;
 
+    /// Of all layers of a capture, by its uuid: they never change. Guarded by `catalogue`.
+    using Shapes = std::vector<LayerShape>;
+    mutable std::map<std::string, std::shared_ptr<Shapes>> shapes;
+
     std::mutex writing;  ///< one layer at a time
     HelperProcess helper;
 

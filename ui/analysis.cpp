@@ -4,10 +4,12 @@
 #include <limits>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "core/probe/needle.h"
 #include "sessions/analysis.h"
 #include "ui/engine.h"
+#include "ui/shell/ui_log.h"
 
 namespace sparsight::ui {
 namespace {
@@ -57,6 +59,13 @@ void Analysis::fail(const std::exception& error) {
     emit failed(QString::fromUtf8(error.what()));
 }
 
+void Analysis::failMask(int mask, const std::exception& error) {
+    const QString sentence = QString::fromUtf8(error.what());
+    m_document->failMask(mask, sentence);
+    uiLog(QStringLiteral("error"),
+          {{QStringLiteral("sentence"), sentence}, {QStringLiteral("mask"), mask}});
+}
+
 void Analysis::captureChanged() {
     ++m_generation;
     m_placed = false;
@@ -85,11 +94,24 @@ void Analysis::readStats() {
                  layers = m_document->capture().layersDone](const Job& job) {
         for (std::size_t i = 0; i < layers.size(); ++i) {
             job.step(double(i) / double(layers.size()));
-            auto stats = session->stats(uuid, layers[i]);
+            // A damaged layer costs itself only: the others are read all the same.
+            std::shared_ptr<const LayerStats> stats;
+            QString failure;
+            try {
+                stats = session->stats(uuid, layers[i]);
+            } catch (const Error& e) {
+                failure = QString::fromUtf8(e.what());
+            }
             QMetaObject::invokeMethod(
                 this,
-                [this, generation, layer = layers[i], stats = std::move(stats)] {
-                    if (generation == m_generation) m_document->setStats(layer, stats);
+                [this, generation, layer = layers[i], stats = std::move(stats), failure] {
+                    if (generation != m_generation) return;
+                    if (stats) {
+                        m_document->setStats(layer, stats);
+                    } else {
+                        m_document->failStats(layer, failure);
+                        emit failed(failure);
+                    }
                 },
                 Qt::QueuedConnection);
         }
@@ -111,15 +133,19 @@ void Analysis::findFacts() {
         m_masksSoon.start();
         m_tableSoon.start();
     };
+    const auto lost = [this, generation](const std::exception& e) {
+        if (generation != m_generation) return;
+        m_document->failFacts(QString::fromUtf8(e.what()));
+        fail(e);
+    };
     auto read = [session = m_document->session(), uuid = m_document->capture().uuid](const Job&) {
         return session->headFacts(uuid);
     };
     m_engine->run(Engine::Quick, QStringLiteral("facts"), std::move(read))
         .then(this,
-              [this, generation, arrived](const std::vector<HeadFacts>& facts) {
+              [this, generation, arrived, lost](const std::vector<HeadFacts>& facts) {
                   if (generation != m_generation) return;
-                  if (facts.size() >= m_document->capture().layersDone.size() *
-                                          std::size_t(m_document->capture().config.heads)) {
+                  if (Index(facts.size()) >= headCount(m_document->capture())) {
                       arrived(facts);
                       return;
                   }
@@ -129,16 +155,15 @@ void Analysis::findFacts() {
                   };
                   m_engine->run(Engine::Long, QStringLiteral("facts"), std::move(compute))
                       .then(this, arrived)
-                      .onFailed(this, [this](const std::exception& e) { fail(e); });
+                      .onFailed(this, lost);
               })
-        .onFailed(this, [this](const std::exception& e) { fail(e); });
+        .onFailed(this, lost);
 }
 
 void Analysis::placeSelection() {
     const auto& facts = m_document->headFacts();
     const auto& truth = m_document->capture().truth;
-    if (m_placed || facts.empty()) return;
-    m_placed = true;
+    if (facts.empty()) return;
     // A needle prompt opens on the head that finds the needle and on the row that has to; other
     // prompts on the head that reads farthest.
     const auto best =
@@ -147,10 +172,10 @@ void Analysis::placeSelection() {
                 return *a.retrieval < *b.retrieval;
             return a.distance < b.distance;
         });
-    m_document->selectHead(best->layer, best->head);
+    if (!std::exchange(m_placed, true)) m_document->selectHead(best->layer, best->head);
     if (m_document->query() < 0)
         m_document->selectQuery(truth ? copyingRow(m_document->capture().tokenIds, *truth)
-                                      : m_document->tokens() - 1);
+                                      : m_document->rows() - 1);
     if (truth && m_document->key() < 0) m_document->selectKey(truth->needle.begin);
 }
 
@@ -171,7 +196,10 @@ void Analysis::startMasks() {
         for (const char* kind : {"policy", "recall", "error"}) m_engine->stop(tagOf(kind, int(i)));
     m_started.resize(masks.size());
     // The pyramid comes first: it is what the user sees. Its arrival calls this again.
-    if (!m_document->isOpen() || !m_document->stats(m_document->layer())) return;
+    const Index layer = m_document->layer();
+    if (!m_document->isOpen() ||
+        (!m_document->stats(layer) && m_document->statsFailure(layer).isEmpty()))
+        return;
     std::vector<int> order(masks.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = int(i);
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
@@ -190,30 +218,39 @@ void Analysis::startMasks() {
 }
 
 void Analysis::startPolicy(int mask) {
+    struct Selected {
+        std::shared_ptr<const kernels::Policy> policy;
+        std::optional<MaskEstimate> estimate;
+    };
     auto work = [key = keyOf(mask), session = m_document->session(),
                  capture = m_document->capture(), facts = m_document->headFacts(),
-                 backend = m_engine->backend(Engine::Quick)](
-                    const Job& job) -> std::shared_ptr<const kernels::Policy> {
+                 backend = m_engine->backend(Engine::Quick)](const Job& job) -> Selected {
         const auto data = sessions::readLayer(*session, capture, key.layer);
         const HeadInput input = sessions::sessionHeadInput(data, facts, key.head, *backend);
-        return std::make_shared<const kernels::Policy>(makePolicy(key.spec)->select(input, job));
+        Selected out;
+        out.policy =
+            std::make_shared<const kernels::Policy>(makePolicy(key.spec)->select(input, job));
+        if (data.stats && !data.stats->pyramid.empty())
+            out.estimate = estimateMask(input.problem, *data.stats, key.head, *out.policy);
+        return out;
     };
     m_engine->run(Engine::Quick, tagOf("policy", mask), std::move(work))
-        .then(
-            this,
-            [this, mask, key = keyOf(mask)](const std::shared_ptr<const kernels::Policy>& policy) {
-                if (!current(mask, key)) return;
-                m_document->setPolicy(mask, policy);
-                startRecall(mask);
-            })
+        .then(this,
+              [this, mask, key = keyOf(mask)](const Selected& selected) {
+                  if (!current(mask, key)) return;
+                  m_document->setPolicy(mask, selected.policy, selected.estimate);
+                  startRecall(mask);
+              })
         .onFailed(this, [this, mask, key = keyOf(mask),
                          hadFacts = !m_document->headFacts().empty()](const std::exception& e) {
             if (!current(mask, key)) return;
             // Without facts a method may miss the retrieval score: it is tried again when they are
             // there, which may be now.
             if (hadFacts) {
-                fail(e);
-            } else if (!m_document->headFacts().empty()) {
+                failMask(mask, e);
+                return;
+            }
+            if (!m_document->headFacts().empty()) {
                 m_started[std::size_t(mask)] = {};
                 m_masksSoon.start();
             }
@@ -248,9 +285,7 @@ void Analysis::startRecall(int mask) {
                       startError(mask);
               })
         .onFailed(this, [this, mask, key = keyOf(mask)](const std::exception& e) {
-            if (!current(mask, key)) return;
-            m_document->setMetrics(mask, nullptr);
-            fail(e);
+            if (current(mask, key)) failMask(mask, e);
         });
 }
 
@@ -277,7 +312,9 @@ void Analysis::startError(int mask) {
               [this, mask, key = keyOf(mask)](const std::shared_ptr<const MaskMetrics>& metrics) {
                   if (current(mask, key)) m_document->setMetrics(mask, metrics);
               })
-        .onFailed(this, [this](const std::exception& e) { fail(e); });
+        .onFailed(this, [this, mask, key = keyOf(mask)](const std::exception& e) {
+            if (current(mask, key)) failMask(mask, e);
+        });
 }
 
 void Analysis::startTable() {
@@ -305,8 +342,10 @@ void Analysis::startTable() {
                   if (generation == m_generation && spec == m_tableSpec)
                       m_document->setTableMetrics(rows);
               })
-        .onFailed(this, [this](const std::exception& e) {
+        .onFailed(this, [this, spec, generation = m_generation](const std::exception& e) {
+            if (generation != m_generation || spec != m_tableSpec) return;
             m_tableSpec = {};
+            m_document->failTable(QString::fromUtf8(e.what()));
             fail(e);
         });
 }

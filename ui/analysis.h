@@ -23,7 +23,8 @@ public:
     bool busy() const;
 
 signals:
-    /// A job failed. @param sentence  what, where, what to do
+    /// A job for the whole session failed (a mask layer's failure stands in the document).
+    /// @param sentence  what, where, what to do
     void failed(const QString& sentence);
 
 private:
@@ -31,13 +32,15 @@ private:
     void headChanged();
     void readStats();
     void findFacts();
-    void placeSelection();       ///< first head and row of a freshly opened capture
+    void placeSelection();       ///< head and row of a fresh capture, where none is chosen yet
     void startMasks();           ///< what is missing: active layer first, then visible ones
     void startPolicy(int mask);  ///< step 1: the nominal set
     void startRecall(int mask);  ///< step 2: density, coverage, recall
     void startError(int mask);   ///< step 3: output error, the slow one
     void startTable();
     void fail(const std::exception& error);
+    /// The layer's numbers are withdrawn; the mask panel shows the sentence why.
+    void failMask(int mask, const std::exception& error);
 
     /// What a result was computed for; dropped on arrival when the document has moved on.
     struct Key {

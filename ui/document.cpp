@@ -34,15 +34,17 @@ void Document::openCapture(std::shared_ptr<sessions::Session> session,
     m_capture = std::move(capture);
     m_facts.clear();
     m_table.clear();
+    m_factsFailure.clear();
+    m_tableFailure.clear();
+    m_statsFailures.clear();
     m_stats.assign(std::size_t(m_capture.config.layers), nullptr);
-    std::fill(m_metrics.begin(), m_metrics.end(), nullptr);
-    std::fill(m_policies.begin(), m_policies.end(), nullptr);
+    m_results.assign(m_masks.size(), {});
     m_layer = m_head = m_query = m_key = -1;
-    m_view = {0, double(tokens()), 0, double(tokens())};
     if (!m_capture.layersDone.empty()) {
         m_layer = m_capture.layersDone.front();
         m_head = 0;
     }
+    m_view = {0, double(rows()), 0, double(keys())};
     emit captureChanged();
     emit factsChanged();
     emit tableChanged();
@@ -66,33 +68,97 @@ QString Document::sessionName() const {
                                                                    : path.filename().string());
 }
 
+namespace {
+
+QString pieceOf(const std::string& text, const std::vector<TokenOffset>& offsets, Index token) {
+    if (token < 0 || std::size_t(token) >= offsets.size()) return {};
+    const TokenOffset& at = offsets[std::size_t(token)];
+    if (at.byteBegin < 0 || at.byteEnd > Index(text.size()) || at.byteBegin >= at.byteEnd)
+        return {};
+    return QString::fromUtf8(text.data() + at.byteBegin, at.byteEnd - at.byteBegin);
+}
+
+QString sequenceText(const Document& document, Sequence sequence, Index token) {
+    const sessions::CaptureInfo& c = document.capture();
+    if (sequence == Sequence::Decoder) return pieceOf(c.decoderText, c.decoderOffsets, token);
+    return document.tokenText(token);
+}
+
+}  // namespace
+
 QString Document::tokenText(Index token) const {
-    if (token < 0 || std::size_t(token) >= m_capture.offsets.size()) return {};
-    const TokenOffset& at = m_capture.offsets[std::size_t(token)];
-    const Index size = Index(m_capture.promptText.size());
-    if (at.byteBegin < 0 || at.byteEnd > size || at.byteBegin >= at.byteEnd) return {};
-    return QString::fromUtf8(m_capture.promptText.data() + at.byteBegin, at.byteEnd - at.byteBegin);
+    if (m_capture.image && token >= 0 && token < m_capture.image->tokens()) {
+        const Index patch = token - m_capture.image->classTokens;
+        if (patch < 0) return tr("class token");
+        return tr("patch %1,%2")
+            .arg(patch / m_capture.image->cols)
+            .arg(patch % m_capture.image->cols);
+    }
+    return pieceOf(m_capture.promptText, m_capture.offsets, token);
+}
+
+LayerShape Document::shape() const {
+    if (m_capture.config.layers < 1) return {};
+    return layerShape(m_capture, std::clamp<Index>(m_layer, 0, m_capture.config.layers - 1));
+}
+
+bool Document::causal() const {
+    if (!m_capture.config.stacks.empty()) return shape().causal;
+    // Imported tensors: their statistics know (one mass per distance, or per offset both ways).
+    const auto known = stats(m_layer);
+    return !known || known->diagMass.size() == std::size_t(known->heads * known->Nk);
+}
+
+QString Document::rowText(Index row) const {
+    if (m_capture.config.stacks.empty() && rows() != keys())  // imported: the last rows, or others
+        return causal() ? tokenText(row + keys() - rows()) : QString();
+    return sequenceText(*this, shape().queries, row);
+}
+
+QString Document::keyText(Index key) const {
+    return sequenceText(*this, shape().keys, key);
+}
+
+QString Document::layerText(Index layer) const {
+    return QString::fromStdString(layerName(m_capture.config, layer));
+}
+
+QString Document::headText(Index layer, Index head) const {
+    const bool named = !layerText(layer).isEmpty() && !layerText(layer)[0].isDigit();
+    return QStringLiteral("%1%2 H%3").arg(named ? "" : "L", layerText(layer)).arg(head);
 }
 
 void Document::selectHead(Index layer, Index head) {
     const auto& config = m_capture.config;
     if (layer < 0 || head < 0 || layer >= config.layers || head >= config.heads) return;
+    if (!config.stacks.empty() && head >= layerShape(m_capture, layer).heads) return;
     if (layer == m_layer && head == m_head) return;
+    const LayerShape old = shape();
     m_layer = layer;
     m_head = head;
-    std::fill(m_metrics.begin(), m_metrics.end(), nullptr);
-    std::fill(m_policies.begin(), m_policies.end(), nullptr);
+    m_results.assign(m_masks.size(), {});
+    const LayerShape now = shape();
+    const bool other =
+        old.Nq != now.Nq || old.Nk != now.Nk || old.queries != now.queries || old.keys != now.keys;
+    if (other) {  // another map: rows and keys of the old one mean nothing here
+        m_view = {0, double(now.Nq), 0, double(now.Nk)};
+        m_query = m_key = -1;
+    }
     emit headChanged();
+    if (!other) return;
+    emit viewChanged();
+    emit queryChanged();
+    emit keyChanged();
 }
 
 void Document::selectQuery(Index row) {
-    if (row < -1 || row >= tokens() || row == m_query) return;
+    if (row < -1 || row >= rows() || row == m_query) return;
     m_query = row;
     emit queryChanged();
 }
 
 void Document::selectKey(Index column) {
-    if (column < -1 || column >= tokens() || column == m_key) return;
+    if (column < -1 || column >= keys() || column == m_key) return;
     m_key = column;
     emit keyChanged();
 }
@@ -104,8 +170,7 @@ void Document::setView(const MapRect& rect) {
 }
 
 void Document::fitView() {
-    const double n = double(tokens());
-    setView({0, n, 0, n});
+    setView({0, double(rows()), 0, double(keys())});
 }
 
 void Document::setStyle(const MapStyle& style) {
@@ -118,13 +183,11 @@ void Document::setStyle(const MapStyle& style) {
 
 void Document::setMasks(std::vector<MaskLayer> masks) {
     // Results stay with the layers whose rule did not change.
-    std::vector<std::shared_ptr<const MaskMetrics>> metrics(masks.size());
-    std::vector<std::shared_ptr<const kernels::Policy>> policies(masks.size());
+    std::vector<MaskResult> results(masks.size());
     for (std::size_t i = 0; i < masks.size(); ++i)
         for (std::size_t j = 0; j < m_masks.size(); ++j)
             if (m_masks[j].spec == masks[i].spec) {
-                metrics[i] = entry(m_metrics, Index(j));
-                policies[i] = entry(m_policies, Index(j));
+                results[i] = m_results[j];
                 break;
             }
     const bool same = masks.size() == m_masks.size() &&
@@ -132,10 +195,24 @@ void Document::setMasks(std::vector<MaskLayer> masks) {
     const int active = std::min(m_active, int(masks.size()) - 1);
     if (same && active == m_active) return;
     m_masks = std::move(masks);
-    m_metrics = std::move(metrics);
-    m_policies = std::move(policies);
+    m_results = std::move(results);
     m_active = active < 0 && !m_masks.empty() ? 0 : active;
     emit masksChanged();
+}
+
+void Document::addMask(const MaskLayer& layer) {
+    std::vector<MaskLayer> masks = m_masks;
+    masks.push_back(layer);
+    setMasks(std::move(masks));
+    setActiveMask(int(m_masks.size()) - 1);
+}
+
+void Document::removeActiveMask() {
+    if (m_active < 0) return;
+    std::vector<MaskLayer> masks = m_masks;
+    masks.erase(masks.begin() + m_active);
+    m_active = masks.empty() ? -1 : std::max(0, m_active - 1);
+    setMasks(std::move(masks));
 }
 
 void Document::setActiveMask(int index) {
@@ -179,6 +256,7 @@ const HeadFacts* Document::factsOf(Index layer, Index head) const {
 
 void Document::setHeadFacts(std::vector<HeadFacts> facts) {
     m_facts = std::move(facts);
+    m_factsFailure.clear();
     emit factsChanged();
 }
 
@@ -189,32 +267,89 @@ std::shared_ptr<const LayerStats> Document::stats(Index layer) const {
 void Document::setStats(Index layer, std::shared_ptr<const LayerStats> stats) {
     if (layer < 0 || std::size_t(layer) >= m_stats.size()) return;
     m_stats[std::size_t(layer)] = std::move(stats);
+    m_statsFailures.remove(layer);
     emit statsChanged(layer);
 }
 
+const Document::MaskResult* Document::result(int mask) const {
+    return mask >= 0 && std::size_t(mask) < m_results.size() ? &m_results[std::size_t(mask)]
+                                                             : nullptr;
+}
+
 std::shared_ptr<const MaskMetrics> Document::metrics(int mask) const {
-    return entry(m_metrics, mask);
+    const MaskResult* r = result(mask);
+    return r ? r->metrics : nullptr;
+}
+
+bool Document::metricsStale(int mask) const {
+    const MaskResult* r = result(mask);
+    return r && r->metrics && r->measured != m_masks[std::size_t(mask)].spec;
 }
 
 void Document::setMetrics(int mask, std::shared_ptr<const MaskMetrics> metrics) {
-    if (mask < 0 || std::size_t(mask) >= m_metrics.size()) return;
-    m_metrics[std::size_t(mask)] = std::move(metrics);
+    if (!result(mask)) return;
+    MaskResult& r = m_results[std::size_t(mask)];
+    r.metrics = std::move(metrics);
+    r.measured = m_masks[std::size_t(mask)].spec;
+    r.estimate.reset();
+    r.failure.clear();
+    emit metricsChanged(mask);
+}
+
+QString Document::maskFailure(int mask) const {
+    const MaskResult* r = result(mask);
+    return r ? r->failure : QString();
+}
+
+void Document::failMask(int mask, const QString& sentence) {
+    if (!result(mask)) return;
+    m_results[std::size_t(mask)] = {nullptr, nullptr, {}, {}, sentence};
+    emit policyChanged(mask);
     emit metricsChanged(mask);
 }
 
 void Document::setTableMetrics(std::vector<MaskMetrics> rows) {
     m_table = std::move(rows);
+    m_tableFailure.clear();
     emit tableChanged();
 }
 
-std::shared_ptr<const kernels::Policy> Document::policy(int mask) const {
-    return entry(m_policies, mask);
+void Document::failFacts(const QString& sentence) {
+    m_facts.clear();
+    m_factsFailure = sentence;
+    emit factsChanged();
 }
 
-void Document::setPolicy(int mask, std::shared_ptr<const kernels::Policy> policy) {
-    if (mask < 0 || std::size_t(mask) >= m_policies.size()) return;
-    m_policies[std::size_t(mask)] = std::move(policy);
+void Document::failTable(const QString& sentence) {
+    m_table.clear();
+    m_tableFailure = sentence;
+    emit tableChanged();
+}
+
+void Document::failStats(Index layer, const QString& sentence) {
+    if (layer < 0 || std::size_t(layer) >= m_stats.size()) return;
+    m_stats[std::size_t(layer)] = nullptr;
+    m_statsFailures[layer] = sentence;
+    emit statsChanged(layer);
+}
+
+std::shared_ptr<const kernels::Policy> Document::policy(int mask) const {
+    const MaskResult* r = result(mask);
+    return r ? r->policy : nullptr;
+}
+
+void Document::setPolicy(int mask, std::shared_ptr<const kernels::Policy> policy,
+                         std::optional<MaskEstimate> estimate) {
+    if (!result(mask)) return;
+    m_results[std::size_t(mask)].policy = std::move(policy);
+    m_results[std::size_t(mask)].estimate = estimate;
     emit policyChanged(mask);
+    if (estimate) emit metricsChanged(mask);
+}
+
+std::optional<MaskEstimate> Document::estimate(int mask) const {
+    const MaskResult* r = result(mask);
+    return r ? r->estimate : std::nullopt;
 }
 
 }  // namespace sparsight::ui

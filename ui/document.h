@@ -1,6 +1,7 @@
 #pragma once
 
 #include <QColor>
+#include <QHash>
 #include <QObject>
 #include <QString>
 #include <memory>
@@ -9,8 +10,10 @@
 
 #include "core/export/figure.h"
 #include "core/metrics/head_metrics.h"
+#include "core/metrics/mask_estimate.h"
 #include "core/metrics/mask_metrics.h"
 #include "sessions/session.h"
+#include "ui/map_rect.h"
 
 namespace sparsight::ui {
 
@@ -33,12 +36,6 @@ struct MapStyle {
     bool showLost = false;  ///< the lost-mass layer of the active mask
 };
 
-/// The part of the map in view, in tokens (fractions allowed while panning).
-struct MapRect {
-    double q0 = 0, q1 = 0, k0 = 0, k1 = 0;
-    bool operator==(const MapRect&) const = default;
-};
-
 /// The one model of the window: the open session and capture, the selection, the mask layers and
 /// the results shown for them. Panels know the document, never each other. Setters ignore values
 /// out of range, emit only on change, and do no work: results are filled in by Analysis.
@@ -56,6 +53,20 @@ public:
     Index tokens() const { return Index(m_capture.tokenIds.size()); }
     QString sessionName() const;           ///< folder name without .sparsight
     QString tokenText(Index token) const;  ///< the prompt's own characters of one token
+
+    /// The selected layer's map: rows (queries), keys, and whether later keys are hidden.
+    Index rows() const { return shape().Nq; }
+    Index keys() const { return shape().Nk; }
+    MapSize mapSize() const { return {double(rows()), double(keys())}; }
+    bool causal() const;
+    LayerShape shape() const;
+    /// What a row or a key of the selected layer is: characters of the prompt or of the decoder's
+    /// text, or "patch 2,5" of an image.
+    QString rowText(Index row) const;
+    QString keyText(Index key) const;
+    /// "3", or "cross.0" where layers have names; "L3 H5", "cross.0 H5".
+    QString layerText(Index layer) const;
+    QString headText(Index layer, Index head) const;
 
     // --- selection (layer and head of the model, query row, key column; -1 = none) ---
     Index layer() const { return m_layer; }
@@ -77,6 +88,8 @@ public:
     const std::vector<MaskLayer>& masks() const { return m_masks; }
     int activeMask() const { return m_active; }  ///< index into masks(), -1 = none
     void setMasks(std::vector<MaskLayer> masks);
+    void addMask(const MaskLayer& layer);  ///< behind the others; becomes the active one
+    void removeActiveMask();               ///< the layer before it becomes active
     void setActiveMask(int index);
     void setMaskSpec(int index, const MethodSpec& spec);
     void setMaskVisible(int index, bool visible);
@@ -89,15 +102,35 @@ public:
     /// Pyramids by layer, null where the layer is not captured or not read yet.
     std::shared_ptr<const LayerStats> stats(Index layer) const;
     void setStats(Index layer, std::shared_ptr<const LayerStats> stats);
-    /// Metrics of masks()[i] on the selected head; null = being computed.
+    /// Why facts, table or a layer's pyramids are not there; "" = nothing failed. Setting the
+    /// result takes it back.
+    QString factsFailure() const { return m_factsFailure; }
+    QString tableFailure() const { return m_tableFailure; }
+    QString statsFailure(Index layer) const { return m_statsFailures.value(layer); }
+    void failFacts(const QString& sentence);
+    void failTable(const QString& sentence);
+    void failStats(Index layer, const QString& sentence);
+    /// Metrics of masks()[i] on the selected head; null = none yet. While a rule is being changed
+    /// those of the rule before stay, so that a moving slider does not flicker.
     std::shared_ptr<const MaskMetrics> metrics(int mask) const;
+    /// The metrics shown are of an earlier rule than masks()[i].spec.
+    bool metricsStale(int mask) const;
+    /// @param metrics  of the layer's present rule; takes back a failure
     void setMetrics(int mask, std::shared_ptr<const MaskMetrics> metrics);
+    /// Why masks()[i] has no numbers on this head, "" = nothing failed.
+    QString maskFailure(int mask) const;
+    /// Drops the layer's set and numbers: what failed must not look computed.
+    void failMask(int mask, const QString& sentence);
     /// Metrics of the active mask on every captured head (the table; colour of the grid).
     const std::vector<MaskMetrics>& tableMetrics() const { return m_table; }
     void setTableMetrics(std::vector<MaskMetrics> rows);
     /// The nominal set of masks()[i] on the selected head; null = being computed.
     std::shared_ptr<const kernels::Policy> policy(int mask) const;
-    void setPolicy(int mask, std::shared_ptr<const kernels::Policy> policy);
+    void setPolicy(int mask, std::shared_ptr<const kernels::Policy> policy,
+                   std::optional<MaskEstimate> estimate = {});
+    /// Recall and density of the layer's present rule from the stored statistics, for the moments
+    /// until it is measured; nothing once it is.
+    std::optional<MaskEstimate> estimate(int mask) const;
 
 signals:
     void captureChanged();  ///< another session or capture, or closed
@@ -125,8 +158,18 @@ private:
     std::vector<HeadFacts> m_facts;
     std::vector<MaskMetrics> m_table;
     std::vector<std::shared_ptr<const LayerStats>> m_stats;
-    std::vector<std::shared_ptr<const MaskMetrics>> m_metrics;
-    std::vector<std::shared_ptr<const kernels::Policy>> m_policies;
+    QString m_factsFailure, m_tableFailure;
+    QHash<Index, QString> m_statsFailures;
+    /// What is known of a mask layer on the selected head.
+    struct MaskResult {
+        std::shared_ptr<const kernels::Policy> policy;
+        std::shared_ptr<const MaskMetrics> metrics;
+        MethodSpec measured;  ///< the rule that `metrics` are of
+        std::optional<MaskEstimate> estimate;
+        QString failure;
+    };
+    const MaskResult* result(int mask) const;
+    std::vector<MaskResult> m_results;  ///< one per mask layer
 };
 
 }  // namespace sparsight::ui

@@ -22,6 +22,10 @@ Engine::Engine(QObject* parent)
 }
 
 Engine::~Engine() {
+    finish();
+}
+
+void Engine::finish() {
     stopAll();
     m_quick.waitForDone();
     m_long.waitForDone();

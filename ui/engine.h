@@ -33,35 +33,38 @@ public:
         if (const auto older = m_stops.value(tag)) *older = true;
         const auto stop = m_stops[tag] = std::make_shared<std::atomic<bool>>(false);
         begin(tag);
-        return QtConcurrent::run(pool(lane), [this, tag, stop, work = std::move(work)](QPromise<T>& promise) {
-            const Job job(
-                [this, tag](double f, std::string_view s) {
-                    emit progressed(tag, f, QString::fromUtf8(s.data(), qsizetype(s.size())));
-                },
-                [&] { return *stop || promise.isCanceled(); });
-            QString outcome = QStringLiteral("done");
-            try {
-                job.step(0);
-                if constexpr (std::is_void_v<T>) {
-                    work(job);
-                } else {
-                    T result = work(job);
-                    job.check();  // a result that was replaced meanwhile is not delivered
-                    promise.addResult(std::move(result));
+        return QtConcurrent::run(
+            pool(lane), [this, tag, stop, work = std::move(work)](QPromise<T>& promise) {
+                const Job job(
+                    [this, tag](double f, std::string_view s) {
+                        emit progressed(tag, f, QString::fromUtf8(s.data(), qsizetype(s.size())));
+                    },
+                    [&] { return *stop || promise.isCanceled(); });
+                QString outcome = QStringLiteral("done");
+                try {
+                    job.step(0);
+                    if constexpr (std::is_void_v<T>) {
+                        work(job);
+                    } else {
+                        T result = work(job);
+                        job.check();  // a result that was replaced meanwhile is not delivered
+                        promise.addResult(std::move(result));
+                    }
+                } catch (const Cancelled&) {
+                    outcome = QStringLiteral("cancelled");
+                    promise.future().cancel();
+                } catch (const std::exception& e) {
+                    outcome = QString::fromUtf8(e.what());
+                    promise.setException(std::current_exception());
                 }
-            } catch (const Cancelled&) {
-                outcome = QStringLiteral("cancelled");
-                promise.future().cancel();
-            } catch (const std::exception& e) {
-                outcome = QString::fromUtf8(e.what());
-                promise.setException(std::current_exception());
-            }
-            emit ended(tag, outcome);
-        });
+                emit ended(tag, outcome);
+            });
     }
     /// Asks the job of this tag to stop; it does within 0.5 s.
     void stop(const QString& tag);
     void stopAll();
+    /// Stops everything and waits until the lanes are empty: before what the jobs refer to goes.
+    void finish();
     bool idle() const { return m_running == 0; }  ///< nothing queued or running
     /// The backend of a lane; use it inside that lane's work only.
     std::shared_ptr<kernels::Backend> backend(Lane lane) const;

@@ -62,6 +62,12 @@ std::vector<std::shared_ptr<Peer>> startTorchPeers(int threads);
 std::vector<Operation> cpuOperations(kernels::Backend& backend, const std::string& filter,
                                      const std::vector<std::shared_ptr<Peer>>& peers);
 
+/// The forward pass of whole models, where `filter` asks for "prefill": the bundled one, and two
+/// random layers of Llama-3-8B's sizes (900 MB in the folder for temporary files while it runs).
+/// Only in a build with LibTorch.
+void addPrefill(std::vector<Operation>& operations, kernels::Backend& backend,
+                const std::string& filter);
+
 struct Timing {
     double median = 0, p10 = 0, p90 = 0;
     std::vector<double> all;

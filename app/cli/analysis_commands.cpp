@@ -1,8 +1,10 @@
+#include <cmath>
 #include <fstream>
 #include <iostream>
 
 #include "app/cli/command.h"
 #include "core/export/figure.h"
+#include "core/metrics/mask_estimate.h"
 #include "sessions/analysis.h"
 
 namespace sparsight::cli {
@@ -13,9 +15,10 @@ using sessions::Session;
 
 struct Options {
     std::string session, capture, method, methods, dump, out;
-    std::optional<Index> layer, head;
+    std::string layer, rows = "all";
+    std::optional<Index> head;
     int repeats = 5, points = 12;
-    bool exact = false;
+    bool exact = false, estimate = false, allHeads = false;
 };
 
 /// Writable when nobody else writes, so that results are kept; else read-only.
@@ -31,20 +34,30 @@ std::shared_ptr<Session> openSession(const std::string& folder) {
 Json orNull(const std::optional<double>& value) {
     return value ? Json(*value) : Json(nullptr);
 }
+/// --layer is a number or a name.
+sessions::HeadChoice choiceOf(const Options& o, const sessions::CaptureInfo& capture) {
+    sessions::HeadChoice choice{{}, o.head};
+    if (!o.layer.empty()) choice.layer = parseLayer(o.layer, capture.config);
+    choice.rows = parseRows(o.rows);
+    return choice;
+}
+
 std::string orDash(const std::optional<double>& value, int digits) {
-    return value ? fixed(*value, digits) : "-";
+    return value && !std::isnan(*value) ? fixed(*value, digits) : "-";
 }
 
 void heads(const Context& context, const Options& o) {
     const auto session = openSession(o.session);
     const auto capture = findCapture(*session, o.capture);
     const auto backend = context.backend();
-    auto facts = sessions::sessionHeadFacts(*session, capture, *backend, context.job());
+    auto facts =
+        sessions::sessionHeadFacts(*session, capture, *backend, context.job(), parseRows(o.rows));
     endProgress();
     if (context.json) {
         Json list = Json::array();
         for (const HeadFacts& f : facts)
             list.push_back({{"layer", f.layer},
+                            {"name", layerName(capture.config, f.layer)},
                             {"head", f.head},
                             {"kvHead", f.kvHead},
                             {"sinkMass", f.sinkMass},
@@ -64,22 +77,22 @@ void heads(const Context& context, const Options& o) {
                                                 "entropy, nats", "distance, tokens", "retrieval",
                                                 "label"}};
     for (const HeadFacts& f : facts)
-        rows.push_back({"L" + std::to_string(f.layer) + "H" + std::to_string(f.head),
-                        std::to_string(f.kvHead), fixed(f.sinkMass, 3), fixed(f.localMass, 3),
-                        fixed(f.entropy, 2), fixed(f.distance, 1), orDash(f.retrieval, 2),
-                        f.label});
+        rows.push_back({headName(capture.config, f.layer, f.head), std::to_string(f.kvHead),
+                        fixed(f.sinkMass, 3), fixed(f.localMass, 3), fixed(f.entropy, 2),
+                        fixed(f.distance, 1), orDash(f.retrieval, 2), f.label});
     printTable(rows);
 }
 
-std::vector<std::vector<std::string>> metricsTable(const std::vector<MaskMetrics>& metrics) {
+std::vector<std::vector<std::string>> metricsTable(const ModelConfig& config,
+                                                   const std::vector<MaskMetrics>& metrics) {
     std::vector<std::vector<std::string>> rows{{"layer", "head", "coverage", "density", "recall",
                                                 "recallMin", "recallP1", "recallP5", "tileRecall",
                                                 "needleRecall", "outputError", "tiles"}};
     for (const MaskMetrics& m : metrics)
-        rows.push_back({std::to_string(m.layer), std::to_string(m.head), fixed(m.coverage, 5),
+        rows.push_back({layerName(config, m.layer), std::to_string(m.head), fixed(m.coverage, 5),
                         fixed(m.density, 5), fixed(m.recall, 5), fixed(m.recallMin, 5),
                         fixed(m.recallP1, 5), fixed(m.recallP5, 5), fixed(m.tileRecall, 5),
-                        orDash(m.needleRecall, 5), fixed(m.outputError, 5),
+                        orDash(m.needleRecall, 5), orDash(m.outputError, 5),
                         std::to_string(m.tiles)});
     return rows;
 }
@@ -90,7 +103,7 @@ void dumpMask(const Session& session, const sessions::CaptureInfo& capture, cons
     const auto chosen = chosenHeads(capture, choice);
     if (chosen.size() != 1)
         throw Error(Errc::Usage, "--dump writes one head's mask: give --layer and --head");
-    const auto data = sessions::readLayer(session, capture, chosen[0].first);
+    const auto data = sessions::readLayer(session, capture, chosen[0].first, choice.rows, backend);
     const HeadInput input = sessions::sessionHeadInput(data, facts, chosen[0].second, backend);
     const kernels::Policy policy = makePolicy(spec)->select(input);
     const kernels::Problem& p = input.problem;
@@ -103,14 +116,52 @@ void dumpMask(const Session& session, const sessions::CaptureInfo& capture, cons
     }
 }
 
+/// `mask --estimate`: recall and density from the stored statistics, nothing is measured.
+void maskEstimate(const Context& context, const Options& o, const MethodSpec& spec) {
+    if (!o.dump.empty() || !o.out.empty() || o.rows != "all")
+        throw Error(Errc::Usage, "--estimate goes without --dump, -o and --rows.");
+    const auto session = openSession(o.session);
+    const auto capture = findCapture(*session, o.capture);
+    const auto backend = context.backend();
+    const auto facts = sessions::sessionHeadFacts(*session, capture, *backend, context.job());
+    const auto policy = makePolicy(spec);
+    Json list = Json::array();
+    std::vector<std::vector<std::string>> rows{{"layer", "head", "density", "recall", ""}};
+    sessions::CapturedLayer data;
+    for (const auto& [layer, head] : sessions::chosenHeads(capture, choiceOf(o, capture))) {
+        if (!data.layer || data.layer->layer != layer)
+            data = sessions::readLayer(*session, capture, layer);
+        const HeadInput input = sessions::sessionHeadInput(data, facts, head, *backend);
+        const MaskEstimate e =
+            estimateMask(input.problem, *data.stats, head, policy->select(input, context.job()));
+        list.push_back({{"layer", layer},
+                        {"name", layerName(capture.config, layer)},
+                        {"head", head},
+                        {"density", e.density},
+                        {"recall", e.recall},
+                        {"exact", e.exact}});
+        rows.push_back({layerName(capture.config, layer), std::to_string(head), fixed(e.density, 5),
+                        fixed(e.recall, 5), e.exact ? "exact" : "estimated"});
+    }
+    endProgress();
+    if (context.json)
+        printJson(list);
+    else
+        printTable(rows);
+}
+
 void mask(const Context& context, const Options& o) {
     const MethodSpec spec = parseMethod(o.method);
+    if (o.estimate) {
+        maskEstimate(context, o, spec);
+        return;
+    }
     if (!o.dump.empty()) requireEnding(o.dump, {".npy"});
     if (!o.out.empty()) requireEnding(o.out, {".csv"});
     const auto session = openSession(o.session);
     const auto capture = findCapture(*session, o.capture);
     const auto backend = context.backend();
-    const sessions::HeadChoice choice{o.layer, o.head};
+    const sessions::HeadChoice choice = choiceOf(o, capture);
     if (!o.dump.empty())
         dumpMask(*session, capture, spec, choice,
                  sessions::sessionHeadFacts(*session, capture, *backend, context.job()), *backend,
@@ -120,7 +171,7 @@ void mask(const Context& context, const Options& o) {
     endProgress();
     if (!o.out.empty()) {
         std::string csv;
-        for (const auto& row : metricsTable(rows)) {
+        for (const auto& row : metricsTable(capture.config, rows)) {
             std::string line;
             for (std::size_t c = 0; c < row.size(); ++c)
                 line += (c > 0 ? "," : "") + (row[c] == "-" ? std::string() : row[c]);
@@ -132,6 +183,7 @@ void mask(const Context& context, const Options& o) {
         Json list = Json::array();
         for (const MaskMetrics& m : rows)
             list.push_back({{"layer", m.layer},
+                            {"name", layerName(capture.config, m.layer)},
                             {"head", m.head},
                             {"coverage", m.coverage},
                             {"density", m.density},
@@ -147,7 +199,7 @@ void mask(const Context& context, const Options& o) {
     } else if (!o.out.empty()) {
         std::cout << "wrote " << o.out << "\n";
     } else {
-        printTable(metricsTable(rows));
+        printTable(metricsTable(capture.config, rows));
     }
 }
 
@@ -157,7 +209,7 @@ void run(const Context& context, const Options& o) {
     const auto capture = findCapture(*session, o.capture);
     const auto backend = context.backend();
     const auto facts = sessions::sessionHeadFacts(*session, capture, *backend, context.job());
-    const auto layers = sessions::sessionRunLayers(*session, capture, facts, {o.layer, o.head});
+    const auto layers = sessions::sessionRunLayers(*session, capture, facts, choiceOf(o, capture));
     const KernelRun r = runKernels(*backend, layers, spec, o.repeats, o.exact, context.job());
     endProgress();
     if (context.json) {
@@ -188,13 +240,60 @@ void run(const Context& context, const Options& o) {
               << " threads\n";
 }
 
+/// `curve --all-heads`: the heaviest blocks of every head, mean over the heads.
+void curveOfModel(const Context& context, const Options& o) {
+    if (!o.out.empty()) requireEnding(o.out, {".csv", ".json"});
+    const auto session = openSession(o.session);
+    const auto capture = findCapture(*session, o.capture);
+    std::vector<sessions::CapturedLayer> read;
+    std::vector<BlockMasses> layers;
+    for (const Index layer : capture.layersDone) {
+        read.push_back(sessions::readLayer(*session, capture, layer));
+        layers.push_back({read.back().layer->problem, read.back().stats.get()});
+    }
+    std::vector<double> densities;
+    for (int i = 1; i <= o.points; ++i) densities.push_back(0.6 * double(i) / double(o.points));
+    const BlockCurve curve = blockCurve(layers, densities, context.threads, context.job());
+    endProgress();
+    std::string csv = "method,density,recall,leastRecall\n";
+    Json points = Json::array();
+    for (std::size_t i = 0; i < densities.size(); ++i) {
+        float least = 1;
+        for (const auto& head : curve.heads) least = std::min(least, head[i]);
+        csv += "oracle-blocks," + fixed(densities[i], 6) + "," + fixed(curve.recall[i], 6) + "," +
+               fixed(double(least), 6) + "\n";
+        points.push_back(
+            {{"density", densities[i]}, {"recall", curve.recall[i]}, {"leastRecall", least}});
+    }
+    const Json list = Json::array(
+        {{{"method", "oracle-blocks"}, {"heads", curve.heads.size()}, {"points", points}}});
+    if (std::filesystem::path(o.out).extension() == ".csv")
+        writeText(o.out, csv);
+    else if (!o.out.empty())
+        writeText(o.out, list.dump(2) + "\n");
+    if (context.json)
+        printJson(list);
+    else if (o.out.empty())
+        std::cout << csv;
+    else
+        std::cout << "wrote " << o.out << "\n";
+}
+
 void curve(const Context& context, const Options& o) {
+    if (o.allHeads) {
+        curveOfModel(context, o);
+        return;
+    }
+    if (o.layer.empty() || !o.head || o.methods.empty())
+        throw Error(Errc::Usage,
+                    "curve needs --layer, --head and --methods, or --all-heads for the block masks "
+                    "of the whole model.");
     const auto specs = parseMethodList(o.methods);
     if (!o.out.empty()) requireEnding(o.out, {".csv", ".json", ".png", ".svg", ".pdf"});
     const auto session = openSession(o.session);
     const auto capture = findCapture(*session, o.capture);
     const auto backend = context.backend();
-    const auto chosen = sessions::chosenHeads(capture, {o.layer, o.head});
+    const auto chosen = sessions::chosenHeads(capture, choiceOf(o, capture));
     const auto facts = sessions::sessionHeadFacts(*session, capture, *backend, context.job());
     const auto data = sessions::readLayer(*session, capture, chosen.at(0).first);
     const HeadInput input = sessions::sessionHeadInput(data, facts, chosen[0].second, *backend);
@@ -208,8 +307,8 @@ void curve(const Context& context, const Options& o) {
     const std::string ending = std::filesystem::path(o.out).extension().string();
     if (ending == ".png" || ending == ".svg" || ending == ".pdf") {
         ChartFigure figure;
-        figure.title = "Recall against density, L" + std::to_string(chosen[0].first) + "H" +
-                       std::to_string(chosen[0].second);
+        figure.title = "Recall against density, " +
+                       headName(capture.config, chosen[0].first, chosen[0].second);
         figure.xLabel = "density (executed tile area / valid tile area)";
         figure.yLabel = "exact recall, mean over rows";
         figure.percentX = true;
@@ -290,8 +389,14 @@ void addAnalysisCommands(CLI::App& app, Context& context) {
         addComputeOptions(*c, context);
     };
     const auto heads_ = [&](CLI::App* c) {
-        c->add_option("--layer", o->layer, "One layer (default: all captured)");
+        c->add_option("--layer", o->layer, "One layer, 3 or cross.0 (default: all captured)");
         c->add_option("--head", o->head, "One query head (default: all)");
+    };
+    const auto rows_ = [&](CLI::App* c) {
+        c->add_option("--rows", o->rows,
+                      "Rows: prefill (the prompt's), decode (the generated tokens') or all")
+            ->capture_default_str()
+            ->check(CLI::IsMember({"prefill", "decode", "all"}));
     };
     const char* methodHelp =
         "Mask method, e.g. a-shape:sink=4,window=256 (`sparsight methods` lists them)";
@@ -300,12 +405,16 @@ void addAnalysisCommands(CLI::App& app, Context& context) {
                          "Sink, local mass, entropy, retrieval score of every head",
                          [&context, o] { heads(context, *o); });
     common(c);
+    rows_(c);
 
     c = addCommand(app, context, "mask", "Recall, coverage, density and output error of a mask",
                    [&context, o] { mask(context, *o); });
     common(c);
     heads_(c);
+    rows_(c);
     c->add_option("--method", o->method, methodHelp)->required();
+    c->add_flag("--estimate", o->estimate,
+                "Recall and density from the stored statistics, in milliseconds a head");
     c->add_option("--dump", o->dump, "Write one head's mask as uint8 .npy");
     c->add_option("-o,--out", o->out, "Write the table as CSV");
 
@@ -323,9 +432,11 @@ void addAnalysisCommands(CLI::App& app, Context& context) {
     c = addCommand(app, context, "curve", "Recall against density for several methods on one head",
                    [&context, o] { curve(context, *o); });
     common(c);
-    c->add_option("--layer", o->layer, "Layer")->required();
-    c->add_option("--head", o->head, "Query head")->required();
-    c->add_option("--methods", o->methods, "Comma-separated methods")->required();
+    c->add_option("--layer", o->layer, "Layer, 3 or cross.0");
+    c->add_option("--head", o->head, "Query head");
+    c->add_option("--methods", o->methods, "Comma-separated methods");
+    c->add_flag("--all-heads", o->allHeads,
+                "Instead: the heaviest blocks of every head (the bound of block methods), mean");
     c->add_option("--points", o->points, "Points per method")
         ->capture_default_str()
         ->check(CLI::Range(2, 200));

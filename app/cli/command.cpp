@@ -4,12 +4,16 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <sstream>
+
+#include "core/model/chat_template.h"
+#include "core/model/config.h"
 
 namespace sparsight::cli {
 namespace {
@@ -125,6 +129,27 @@ std::string readText(const std::string& file) {
     return text;
 }
 
+PromptText readPrompt(const std::string& model, const std::string& textFile,
+                      const std::string& chatFile, bool noSpecial) {
+    if (chatFile.empty()) return {readText(textFile), !noSpecial};
+    std::error_code ec;
+    const auto directory = std::filesystem::is_regular_file(model, ec)
+                               ? std::filesystem::path(model).parent_path()
+                               : resolveModel(model);
+    return {
+        chatPrompt(directory, readText(chatFile), chatFile == "-" ? "standard input" : chatFile),
+        false};
+}
+
+CLI::Option* addChatOption(CLI::App& command, std::string& chat, CLI::Option* text) {
+    return command
+        .add_option(
+            "--chat", chat,
+            "Conversation [{\"role\": .., \"content\": ..}, ..] as JSON file, written by the "
+            "model's chat template in place of a text")
+        ->excludes(text);
+}
+
 void writeText(const std::string& file, const std::string& text) {
     const std::string part = file + ".part";
     std::ofstream out(part, std::ios::binary);
@@ -161,10 +186,33 @@ std::string csvCell(const std::string& text) {
 }
 
 void warnBeyondLimit(Index tokens, const ModelConfig& config) {
-    if (tokens <= config.maxPositions) return;
+    if (config.maxPositions == 0 || tokens <= config.maxPositions) return;
     endProgress();
     std::cerr << "warning: " << withThousands(tokens) << " tokens are beyond the model's limit of "
               << withThousands(config.maxPositions) << "; its attention there is untrained\n";
+}
+
+std::vector<std::int32_t> parseIds(const std::string& text) {
+    std::vector<std::int32_t> ids;
+    const char* at = text.data();
+    const char* const end = at + text.size();
+    while (at != end) {
+        if (*at == ',' || std::isspace(static_cast<unsigned char>(*at))) {
+            ++at;
+            continue;
+        }
+        std::int32_t id = 0;
+        const auto [next, error] = std::from_chars(at, end, id);
+        if (error != std::errc() || id < 0 ||
+            (next != end && *next != ',' && !std::isspace(static_cast<unsigned char>(*next))))
+            throw Error(Errc::Usage,
+                        "token ids are whole numbers separated by commas, as in "
+                        "1,52,7; found '" +
+                            std::string(at, std::min(at + 20, end)) + "'");
+        ids.push_back(id);
+        at = next;
+    }
+    return ids;
 }
 
 sessions::CaptureInfo findCapture(const sessions::Session& session, const std::string& prefix) {

@@ -42,6 +42,17 @@ void printTable(const std::vector<std::vector<std::string>>& rows);
 std::string fixed(double value, int digits);
 std::string withThousands(Index value);
 std::string readText(const std::string& file);  ///< "-" = stdin. @throws Error(NotFound/Io)
+/// A prompt and whether the tokenizer adds its special tokens.
+struct PromptText {
+    std::string text;
+    bool special = true;
+};
+/// The text of --text, or the conversation of --chat as the model's chat template writes it (with
+/// its special tokens). @param model  directory, bundled name, or a file in the directory
+PromptText readPrompt(const std::string& model, const std::string& textFile,
+                      const std::string& chatFile, bool noSpecial);
+/// Adds --chat, which excludes `text`.
+CLI::Option* addChatOption(CLI::App& command, std::string& chat, CLI::Option* text);
 void writeText(const std::string& file, const std::string& text);  ///< temp + rename
 /// Refuses a file name whose ending is not one of `endings` (".png", ...), before anything is
 /// computed.
@@ -51,6 +62,9 @@ std::string csvCell(const std::string& text);
 /// Says on stderr that a prompt is longer than the model's positions; nothing otherwise.
 void warnBeyondLimit(Index tokens, const ModelConfig& config);
 
+/// "1,52, 7" -> ids; "" -> none. @throws Error(Usage)
+std::vector<std::int32_t> parseIds(const std::string& text);
+
 /// The newest capture of a session, or the one whose uuid starts with `prefix`.
 sessions::CaptureInfo findCapture(const sessions::Session& session, const std::string& prefix);
 
@@ -58,12 +72,13 @@ sessions::CaptureInfo findCapture(const sessions::Session& session, const std::s
 /// empty
 std::vector<MethodSpec> parseMethodList(const std::string& text);
 
-void addModelCommands(CLI::App& app, Context& context);     // info, tokenize, generate, eval
-void addCaptureCommand(CLI::App& app, Context& context);    // capture
-void addAnalysisCommands(CLI::App& app, Context& context);  // heads, mask, run, curve
-void addMapCommand(CLI::App& app, Context& context);        // map
-void addPlanCommands(CLI::App& app, Context& context);      // plan, export, import
-void addSessionCommands(CLI::App& app, Context& context);   // session list|check|info
-void addMethodsCommand(CLI::App& app, Context& context);    // methods
+void addModelCommands(CLI::App& app, Context& context);         // info, tokenize, generate, eval
+void addCaptureCommand(CLI::App& app, Context& context);        // capture
+void addImportTensorsCommand(CLI::App& app, Context& context);  // import-tensors
+void addAnalysisCommands(CLI::App& app, Context& context);      // heads, mask, run, curve
+void addMapCommand(CLI::App& app, Context& context);            // map
+void addPlanCommands(CLI::App& app, Context& context);          // plan, export, import
+void addSessionCommands(CLI::App& app, Context& context);       // session list|check|info
+void addMethodsCommand(CLI::App& app, Context& context);        // methods
 
 }  // namespace sparsight::cli

@@ -10,10 +10,11 @@ namespace sparsight::cli {
 namespace {
 
 struct Options {
-    std::string session, capture, rect, size = "1024x1024", statistic = "max", scale = "log",
-                                        colours = "magma", out;
+    std::string session, capture, rect, rows = "all", size = "1024x1024", statistic = "max",
+                                        scale = "log", colours = "magma", out;
     std::vector<std::string> overlays;
-    Index layer = 0, head = 0;
+    std::string layer;
+    Index head = 0;
     bool dark = false;
 };
 
@@ -51,8 +52,9 @@ void map(const Context& context, const Options& o) {
     const auto session = sessions::Session::open(o.session, sessions::OpenMode::ReadOnly);
     const auto capture = findCapture(*session, o.capture);
     const auto backend = context.backend();
-    sessions::chosenHeads(capture, {o.layer, o.head});
-    const auto data = sessions::readLayer(*session, capture, o.layer);
+    const Index layer = parseLayer(o.layer, capture.config);
+    sessions::chosenHeads(capture, {layer, o.head});
+    const auto data = sessions::readLayer(*session, capture, layer);
     std::vector<HeadFacts> facts;
     if (!overlays.empty())
         facts = sessions::sessionHeadFacts(*session, capture, *backend, context.job());
@@ -62,6 +64,18 @@ void map(const Context& context, const Options& o) {
     request.spec.q1 = input.problem.Nq;
     request.spec.k1 = input.problem.Nk;
     parseRect(o.rect, request.spec);
+    if (const RowRange rows = parseRows(o.rows); rows != RowRange::All) {
+        if (!o.rect.empty())
+            throw Error(Errc::Usage, "--rows and --rect both choose rows: give one of them");
+        if (rows == RowRange::Decode && capture.generated() == 0)
+            throw Error(Errc::Usage,
+                        "the capture holds no generated tokens: capture with --decode N for their "
+                        "rows");
+        if (rows == RowRange::Prefill)
+            request.spec.q1 = request.spec.k1 = capture.prefill;
+        else
+            request.spec.q0 = capture.prefill;
+    }
     const auto cross = o.size.find('x');
     if (cross == std::string::npos)
         throw Error(Errc::Usage, "'" + o.size + "' is not of the form WxH");
@@ -80,6 +94,7 @@ void map(const Context& context, const Options& o) {
     request.modelName = capture.modelName;
     request.promptName = capture.promptName;
     request.captureUuid = capture.uuid;
+    request.headName = headName(capture.config, layer, o.head);
 
     const std::string ending = std::filesystem::path(o.out).extension().string();
     if (ending == ".npy") {
@@ -109,9 +124,13 @@ void addMapCommand(CLI::App& app, Context& context) {
                    [&context, o] { map(context, *o); });
     c->add_option("session", o->session, "Session folder")->required();
     c->add_option("--capture", o->capture, "Capture uuid or its beginning (default: the newest)");
-    c->add_option("--layer", o->layer, "Layer")->required();
+    c->add_option("--layer", o->layer, "Layer, 3 or cross.0")->required();
     c->add_option("--head", o->head, "Query head")->required();
     c->add_option("--rect", o->rect, "Part of the map: q0:q1,k0:k1 (default: all)");
+    c->add_option("--rows", o->rows,
+                  "Rows: prefill (the prompt's), decode (the generated tokens') or all")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"prefill", "decode", "all"}));
     c->add_option("--size", o->size, "Pixels of the raster, WxH")->capture_default_str();
     c->add_option("--stat", o->statistic, "Value of a pixel: sum, mean or max of its pairs")
         ->capture_default_str()

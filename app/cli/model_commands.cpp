@@ -1,48 +1,96 @@
 #include <iostream>
+#include <numeric>
 
 #include "app/cli/command.h"
+#include "core/capture/capture.h"
+#include "core/export/figure.h"
 #include "core/plan/generate.h"
 #include "core/probe/needle.h"
+#include "sessions/capture_input.h"
 
 namespace sparsight::cli {
 namespace {
 
 struct Options {
-    std::string model, text, plan, probe;
+    std::string model, text, chat, pair, plan, probe, ids, image, imageSize, decoderText,
+        decoderIds, out;
     bool noSpecial = false;
-    Index maxNew = 32;
+    Index maxNew = 32, top = 3, tokens = 0;
 };
+
+/// Empty for a causal decoder.
+Json stacksJson(const ModelConfig& config) {
+    Json list = Json::array();
+    for (const AttentionStack& s : config.stacks)
+        list.push_back({{"name", s.name},
+                        {"firstLayer", s.first},
+                        {"layers", s.layers},
+                        {"heads", s.heads},
+                        {"headDim", s.headDim},
+                        {"causal", s.causal}});
+    return list;
+}
+
+/// What a capture of all layers takes, for the table and for --json.
+std::optional<CaptureEstimate> estimateOf(const Context& context, const ModelInfo& m,
+                                          Index tokens) {
+    if (tokens == 0 || !m.unsupported.empty()) return std::nullopt;
+    const auto backend = context.backend();
+    return estimateCapture(m.config, tokens, {}, *backend);
+}
 
 void info(const Context& context, const Options& o) {
     const ModelInfo m = modelInfo(resolveModel(o.model));
     const ModelConfig& c = m.config;
+    const auto estimate = estimateOf(context, m, o.tokens);
     if (context.json) {
-        printJson({{"name", c.name},
-                   {"arch", c.arch},
-                   {"layers", c.layers},
-                   {"heads", c.heads},
-                   {"kvHeads", c.kvHeads},
-                   {"headDim", c.headDim},
-                   {"vocab", c.vocab},
-                   {"maxPositions", c.maxPositions},
-                   {"dtype", c.dtype},
-                   {"parameters", m.parameters},
-                   {"bytes", m.bytes},
-                   {"tokenizer", m.tokenizer}});
-        return;
+        Json facts = Json::array();
+        for (const auto& [what, text] : modelFacts(m))
+            facts.push_back({{"fact", what}, {"text", text}});
+        Json windows = Json::array();
+        for (Index l = 0; l < c.layers && c.stacks.empty(); ++l)
+            windows.push_back(c.layer(l).window);
+        Json j = {{"name", c.name},
+                  {"arch", c.arch},
+                  {"layers", c.layers},
+                  {"stacks", stacksJson(c)},
+                  {"heads", c.heads},
+                  {"kvHeads", c.kvHeads},
+                  {"headDim", c.headDim},
+                  {"valueDim", c.valueWidth()},
+                  {"windows", windows},
+                  {"rope", c.rope.kind},
+                  {"vocab", c.vocab},
+                  {"maxPositions", c.maxPositions},
+                  {"dtype", c.dtype},
+                  {"storedAs", m.storedAs},
+                  {"parameters", m.parameters},
+                  {"bytes", m.bytes},
+                  {"files", m.files},
+                  {"tokenizer", m.tokenizer},
+                  {"unsupported", m.unsupported},
+                  {"facts", facts},
+                  {"notes", c.notes}};
+        if (estimate)
+            j["estimate"] = {{"tokens", o.tokens},
+                             {"seconds", estimate->seconds},
+                             {"memoryBytes", estimate->memoryBytes + estimate->modelBytes},
+                             {"diskBytes", estimate->diskBytes}};
+        printJson(j);
+    } else {
+        std::vector<std::vector<std::string>> rows;
+        for (const auto& [what, text] : modelFacts(m)) rows.push_back({what, text});
+        if (estimate)
+            rows.push_back(
+                {"a capture of " + withThousands(o.tokens) + " tokens",
+                 fixed(estimate->seconds, 1) + " s, " +
+                     withThousands((estimate->memoryBytes + estimate->modelBytes) >> 20) +
+                     " MiB of memory, " + withThousands(estimate->diskBytes >> 20) +
+                     " MiB on disk"});
+        printTable(rows);
+        for (const std::string& note : c.notes) std::cout << "note: " << note << "\n";
     }
-    printTable(
-        {{"model", c.name},
-         {"architecture", c.arch},
-         {"layers", std::to_string(c.layers)},
-         {"heads", std::to_string(c.heads) + " query, " + std::to_string(c.kvHeads) + " key/value"},
-         {"head width", std::to_string(c.headDim)},
-         {"vocabulary", withThousands(c.vocab)},
-         {"positions", withThousands(c.maxPositions)},
-         {"weights", c.dtype + ", " + withThousands(m.parameters) + " parameters, " +
-                         withThousands(m.bytes) + " bytes"},
-         {"tokenizer", m.tokenizer}});
-    for (const std::string& note : c.notes) std::cout << "note: " << note << "\n";
+    if (!m.unsupported.empty()) throw Error(Errc::Unsupported, m.unsupported);
 }
 
 /// MODEL of `tokenize` may be a tokenizer.json itself.
@@ -52,23 +100,45 @@ std::shared_ptr<const Tokenizer> tokenizerOf(const std::string& model) {
     return Tokenizer::load(resolveModel(model));
 }
 
+void detokenize(const Context& context, const Tokenizer& tokenizer, const std::string& list) {
+    const auto ids = parseIds(list);
+    const std::string text = tokenizer.decode(ids), all = tokenizer.decode(ids, false);
+    if (context.json)
+        printJson({{"text", text}, {"textWithSpecial", all}});
+    else
+        std::cout << text << "\n";
+}
+
 void tokenize(const Context& context, const Options& o) {
     const auto tokenizer = tokenizerOf(o.model);
-    const Encoding e = tokenizer->encode(readText(o.text.empty() ? "-" : o.text), !o.noSpecial);
+    for (const std::string& note : tokenizer->notes()) std::cerr << "note: " << note << "\n";
+    if (!o.ids.empty()) return detokenize(context, *tokenizer, o.ids);
+    const PromptText prompt =
+        readPrompt(o.model, o.text.empty() ? "-" : o.text, o.chat, o.noSpecial);
+    const Encoding e = o.pair.empty()
+                           ? tokenizer->encode(prompt.text, prompt.special)
+                           : tokenizer->encodePair(prompt.text, readText(o.pair), prompt.special);
     if (context.json) {
-        Json offsets = Json::array(), bytes = Json::array();
+        Json offsets = Json::array(), bytes = Json::array(), words = Json::array();
         for (const TokenOffset& t : e.offsets) {
             offsets.push_back({t.begin, t.end});
             bytes.push_back({t.byteBegin, t.byteEnd});
         }
-        printJson(
-            {{"ids", e.ids}, {"tokens", e.tokens}, {"offsets", offsets}, {"byteOffsets", bytes}});
+        for (const std::int32_t w : e.words) words.push_back(w < 0 ? Json() : Json(w));
+        printJson({{"ids", e.ids},
+                   {"tokens", e.tokens},
+                   {"offsets", offsets},
+                   {"byteOffsets", bytes},
+                   {"typeIds", e.typeIds},
+                   {"special", e.special},
+                   {"words", words}});
         return;
     }
-    std::vector<std::vector<std::string>> rows{{"#", "id", "token", "from", "to"}};
+    std::vector<std::vector<std::string>> rows{{"#", "id", "token", "from", "to", "added"}};
     for (std::size_t i = 0; i < e.ids.size(); ++i)
         rows.push_back({std::to_string(i), std::to_string(e.ids[i]), e.tokens[i],
-                        std::to_string(e.offsets[i].begin), std::to_string(e.offsets[i].end)});
+                        std::to_string(e.offsets[i].begin), std::to_string(e.offsets[i].end),
+                        e.special[i] != 0 ? "yes" : ""});
     printTable(rows);
 }
 
@@ -80,6 +150,68 @@ struct Loaded {
 Loaded load(const Context& context, const std::string& name) {
     const auto directory = resolveModel(name);
     return {Tokenizer::load(directory), loadModel(directory, context.threads, context.job())};
+}
+
+/// What the model says about each token (or the whole image): its largest logits.
+void logits(const Context& context, const Options& o) {
+    if (!o.out.empty()) requireEnding(o.out, {".npy"});
+    if (o.text.empty() && o.ids.empty() && o.image.empty())
+        throw Error(Errc::Usage, "logits needs --text FILE, --ids LIST or --image FILE");
+    const auto directory = resolveModel(o.model);
+    const auto tokenizer = sessions::tokenizerIfAny(directory);
+    sessions::CaptureInput input;
+    input.special = !o.noSpecial;
+    input.ids = parseIds(o.ids);
+    input.image = o.image;
+    if (!o.imageSize.empty()) input.imageSize = parseImageSize(o.imageSize);
+    if (!o.text.empty()) input.text = readText(o.text);
+    if (!o.decoderText.empty()) input.decoderText = readText(o.decoderText);
+    input.decoderIds = parseIds(o.decoderIds);
+    const auto model = loadModel(directory, context.threads, context.job());
+    const ModelConfig& config = model->config();
+    const auto backend = context.backend();
+    auto request = sessions::makeRequest(directory, config, tokenizer.get(), input);
+    if (sessions::wantsDecoderText(request, input))
+        throw Error(Errc::Usage,
+                    "logits of an encoder-decoder need --decoder-text or "
+                    "--decoder-ids");
+    const ModelInput in = sessions::modelInput(request);
+    model->pass(in, denseAttention(*backend, context.job()), withoutReport(context.job()));
+    const OutputShape shape = outputShape(config, inputSize(config, in));
+    std::vector<float> values(std::size_t(shape.rows * shape.width));
+    model->logits(0, shape.rows, values.data());
+    endProgress();
+    if (!o.out.empty()) {
+        writeNpy(o.out, values, {shape.rows, shape.width});
+        std::cout << "wrote " << o.out << "\n";
+        return;
+    }
+    Json rows = Json::array();
+    std::vector<std::vector<std::string>> table{{"row", "id", "logit", "token"}};
+    const Index top = std::min(o.top, shape.width);
+    for (Index r = 0; r < shape.rows; ++r) {
+        const float* row = values.data() + r * shape.width;
+        std::vector<Index> order(std::size_t(shape.width));
+        std::iota(order.begin(), order.end(), Index(0));
+        std::partial_sort(order.begin(), order.begin() + top, order.end(), [&](Index a, Index b) {
+            return row[a] != row[b] ? row[a] > row[b] : a < b;
+        });
+        Json best = Json::array();
+        for (Index i = 0; i < top; ++i) {
+            const Index id = order[std::size_t(i)];
+            const std::string text = tokenizer && shape.width == config.vocab
+                                         ? tokenizer->tokenText(std::int32_t(id))
+                                         : std::string();
+            best.push_back({{"id", id}, {"logit", row[id]}, {"token", text}});
+            table.push_back({i == 0 ? std::to_string(r) : "", std::to_string(id),
+                             fixed(double(row[id]), 4), text});
+        }
+        rows.push_back({{"row", r}, {"top", best}});
+    }
+    if (context.json)
+        printJson(rows);
+    else
+        printTable(table);
 }
 
 void requirePrompt(const std::vector<std::int32_t>& ids) {
@@ -94,11 +226,13 @@ void printNotes(const std::vector<std::string>& notes) {
 void runGenerate(const Context& context, const Options& o) {
     std::optional<AttentionPlan> plan;
     if (!o.plan.empty()) plan = readPlan(o.plan);
-    const std::string text = readText(o.text);
+    if (o.text.empty() && o.chat.empty())
+        throw Error(Errc::Usage, "generate needs --text FILE or --chat FILE");
+    const PromptText text = readPrompt(o.model, o.text, o.chat, o.noSpecial);
     const Loaded loaded = load(context, o.model);
     if (plan) checkFits(*plan, loaded.model->config());
     const auto backend = context.backend();
-    const Encoding prompt = loaded.tokenizer->encode(text, !o.noSpecial);
+    const Encoding prompt = loaded.tokenizer->encode(text.text, text.special);
     requirePrompt(prompt.ids);
     const GenerateResult r = generate(
         *loaded.model, *backend, *loaded.tokenizer, prompt.ids, o.maxNew, plan ? &*plan : nullptr,
@@ -121,8 +255,8 @@ void runGenerate(const Context& context, const Options& o) {
 }
 
 void eval(const Context& context, const Options& o) {
-    if (o.text.empty() == o.probe.empty())
-        throw Error(Errc::Usage, "eval needs either --text FILE or --probe niah:...");
+    if ((o.text.empty() && o.chat.empty()) == o.probe.empty())
+        throw Error(Errc::Usage, "eval needs one of --text FILE, --chat FILE and --probe niah:...");
     const AttentionPlan plan = readPlan(o.plan);
     const Loaded loaded = load(context, o.model);
     checkFits(plan, loaded.model->config());
@@ -134,7 +268,8 @@ void eval(const Context& context, const Options& o) {
         ids = prompt.ids;
         needle = prompt.truth;
     } else {
-        ids = loaded.tokenizer->encode(readText(o.text), !o.noSpecial).ids;
+        const PromptText prompt = readPrompt(o.model, o.text, o.chat, o.noSpecial);
+        ids = loaded.tokenizer->encode(prompt.text, prompt.special).ids;
     }
     requirePrompt(ids);
     const EvalResult r = evaluatePlan(*loaded.model, *backend, ids, needle, plan, context.job());
@@ -178,17 +313,40 @@ void addModelCommands(CLI::App& app, Context& context) {
     auto* c = addCommand(app, context, "info", "Facts about a model, from its headers",
                          [&context, o] { info(context, *o); });
     c->add_option("model", o->model, modelHelp)->required();
+    c->add_option("--tokens", o->tokens, "Also what a capture of this many tokens takes here")
+        ->check(CLI::Range(Index(1), Index(1) << 24));
+    addComputeOptions(*c, context);
 
     c = addCommand(app, context, "tokenize", "Token ids, tokens and offsets of a text",
                    [&context, o] { tokenize(context, *o); });
     c->add_option("model", o->model, std::string(modelHelp) + ", or a tokenizer.json")->required();
-    c->add_option("--text", o->text, "Text file, - for standard input (default)");
+    addChatOption(*c, o->chat,
+                  c->add_option("--text", o->text, "Text file, - for standard input (default)"));
+    c->add_option("--pair", o->pair, "Second text (file) of a pair");
+    c->add_option("--decode", o->ids, "The other way: the text of token ids, e.g. 1,52,7");
     c->add_flag("--no-special", o->noSpecial, "Without the post-processor's special tokens");
+
+    c = addCommand(app, context, "logits",
+                   "What a model of any kind says: its largest logits, token by token",
+                   [&context, o] { logits(context, *o); });
+    c->add_option("model", o->model, modelHelp)->required();
+    c->add_option("--text", o->text, "Text file, - for standard input");
+    c->add_option("--ids", o->ids, "Token ids in place of a text, e.g. 1,52,7");
+    c->add_option("--image", o->image, "Image: PNG, JPEG, or pixel values [3, H, W] as .npy");
+    c->add_option("--image-size", o->imageSize, "Fit the image to SIZE or HEIGHTxWIDTH");
+    c->add_option("--decoder-text", o->decoderText, "Encoder-decoders: the decoder's text (file)");
+    c->add_option("--decoder-ids", o->decoderIds, "Encoder-decoders: ids, the start token first");
+    c->add_option("--top", o->top, "Logits shown of each row")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 1000));
+    c->add_option("-o,--out", o->out, "Write all logits as .npy [rows, outputs]");
+    c->add_flag("--no-special", o->noSpecial, "Without the post-processor's special tokens");
+    addComputeOptions(*c, context);
 
     c = addCommand(app, context, "generate", "Continue a text greedily, dense or under a plan",
                    [&context, o] { runGenerate(context, *o); });
     c->add_option("model", o->model, modelHelp)->required();
-    c->add_option("--text", o->text, "Text file, - for standard input")->required();
+    addChatOption(*c, o->chat, c->add_option("--text", o->text, "Text file, - for standard input"));
     c->add_option("--max-new", o->maxNew, "Most new tokens")
         ->capture_default_str()
         ->check(CLI::Range(1, 1 << 20));
@@ -204,6 +362,7 @@ void addModelCommands(CLI::App& app, Context& context) {
     auto* probe =
         c->add_option("--probe", o->probe, "niah[:tokens=..,depth=..,seed=..,haystack=FILE]");
     text->excludes(probe);
+    addChatOption(*c, o->chat, text)->excludes(probe);
     c->add_flag("--no-special", o->noSpecial, "Without the post-processor's special tokens");
     addComputeOptions(*c, context);
 }

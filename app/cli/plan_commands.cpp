@@ -65,11 +65,12 @@ void plan(const Context& context, const Options& o) {
         const auto methods = parseMethodList(o.methods);
         const auto session = sessions::Session::open(o.session, sessions::OpenMode::ReadOnly);
         const auto capture = findCapture(*session, o.capture);
+        const PlanModel model = planModel(capture.config);
         const auto backend = context.backend();
         const auto options = sessions::sessionHeadOptions(*session, capture, methods, o.points,
                                                           *backend, context.job());
-        result = o.recall ? planForRecall(planModel(capture.config), options, *o.recall)
-                          : planForDensity(planModel(capture.config), options, *o.density);
+        result = o.recall ? planForRecall(model, options, *o.recall)
+                          : planForDensity(model, options, *o.density);
     }
     writePlan(result, o.out);
     endProgress();

@@ -5,14 +5,33 @@
 namespace sparsight::cli {
 namespace {
 
+/// "130", "130 + 20" with a decoder's, "7 x 9 + 1" for an image.
+std::string tokensInWords(const sessions::CaptureInfo& c) {
+    if (c.image)
+        return std::to_string(c.image->rows) + " x " + std::to_string(c.image->cols) + " + " +
+               std::to_string(c.image->classTokens);
+    const std::string text = withThousands(Index(c.tokenIds.size()));
+    return c.decoderIds.empty() ? text : text + " + " + withThousands(Index(c.decoderIds.size()));
+}
+
 Json captureJson(const sessions::CaptureInfo& c) {
+    Json names = Json::array();
+    for (const Index l : c.layersDone) names.push_back(layerName(c.config, l));
     return {{"capture", c.uuid},
             {"state", c.state},
             {"model", c.modelName},
             {"prompt", c.promptName},
             {"tokens", c.tokenIds.size()},
+            {"prefill", c.prefill},
+            {"decodeSteps", c.decodeSteps},
+            {"decoderTokens", c.decoderIds.size()},
+            {"image", c.image ? Json{{"rows", c.image->rows},
+                                     {"cols", c.image->cols},
+                                     {"classTokens", c.image->classTokens}}
+                              : Json(nullptr)},
             {"layersAsked", c.layersAsked},
             {"layersDone", c.layersDone},
+            {"layerNames", names},
             {"store", kernels::nameOf(c.store)},
             {"bytes", c.bytes},
             {"massError", c.massError},
@@ -38,8 +57,7 @@ void printInfo(const sessions::SessionInfo& s) {
         {"capture", "state", "model", "prompt", "tokens", "layers", "bytes"}};
     for (const auto& c : s.captures)
         rows.push_back(
-            {c.uuid.substr(0, 8), c.state, c.modelName, c.promptName,
-             withThousands(Index(c.tokenIds.size())),
+            {c.uuid.substr(0, 8), c.state, c.modelName, c.promptName, tokensInWords(c),
              std::to_string(c.layersDone.size()) + " of " + std::to_string(c.layersAsked.size()),
              withThousands(c.bytes)});
     if (rows.size() > 1) printTable(rows);

@@ -1,11 +1,11 @@
 #include "core/capture/capture.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 
 #include "core/capture/cost.h"
+#include "core/capture/measure.h"
 
 namespace sparsight {
 namespace {
@@ -27,10 +27,11 @@ std::vector<std::byte> stored(const kernels::TensorView& x, Index heads, Index t
 /// A layer's own memory: what the views of its LayerCapture look at.
 struct Stored {
     std::vector<std::byte> q, k, v;
-    std::vector<float> lse;
+    std::vector<float> lse, sinks, relBias;
 };
 
-LayerCapture keepLayer(const LayerCall& call, DType to) {
+/// @param lse  set to the memory that the result's LSE, empty yet, looks at
+LayerCapture keepLayer(const LayerCall& call, DType to, float*& lse) {
     const kernels::Problem& p = call.problem;
     const auto memory = std::make_shared<Stored>();
     LayerCapture layer;
@@ -46,66 +47,36 @@ LayerCapture keepLayer(const LayerCall& call, DType to) {
     };
     layer.k = asStored(call.k, p.d, memory->k);
     layer.v = asStored(call.v, p.dv, memory->v);
+    if (p.sinks) {
+        memory->sinks.assign(p.sinks, p.sinks + p.Hq);
+        layer.problem.sinks = memory->sinks.data();
+    }
+    if (p.relBias) {
+        memory->relBias.assign(p.relBias, p.relBias + p.Hq * (p.Nq + p.Nk - 1));
+        layer.problem.relBias = memory->relBias.data();
+    }
     memory->lse.resize(std::size_t(p.Hq * p.Nq));
     layer.lse = {memory->lse.data(), {p.Hq, p.Nq}};
+    lse = memory->lse.data();
     layer.owner = memory;
     return layer;
-}
-
-LayerStats measure(kernels::Backend& backend, const LayerCapture& layer, const Job& job) {
-    const kernels::Problem& p = layer.problem;
-    const kernels::CaptureSpec spec;
-    LayerStats s;
-    s.layer = layer.layer;
-    s.heads = p.Hq;
-    s.Nq = p.Nq;
-    s.Nk = p.Nk;
-    LayerStats::Level base;
-    base.block = spec.block;
-    base.rows = (p.Nq + spec.block - 1) / spec.block;
-    base.cols = (p.Nk + spec.block - 1) / spec.block;
-    const auto rows = std::size_t(p.Hq * p.Nq), keys = std::size_t(p.Hq * p.Nk);
-    base.sum.resize(std::size_t(p.Hq * base.rows * base.cols));
-    base.max.resize(base.sum.size());
-    s.colMass.resize(keys);
-    s.diagMass.resize(keys);
-    for (auto* x : {&s.entropy, &s.meanDistance, &s.sinkMass, &s.localMass}) x->resize(rows);
-
-    kernels::CaptureOut out;
-    out.lse = const_cast<float*>(layer.lse.data());  // the layer's own, empty until here
-    out.entropy = s.entropy.data();
-    out.meanDistance = s.meanDistance.data();
-    out.sinkMass = s.sinkMass.data();
-    out.localMass = s.localMass.data();
-    out.blockSum = base.sum.data();
-    out.blockMax = base.max.data();
-    out.colMass = s.colMass.data();
-    out.diagMass = s.diagMass.data();
-    const kernels::Report report = backend.capture(p, layer.q, layer.k, spec, out, job);
-    if (report.nonFiniteRows > 0)
-        throw Error(Errc::Format, "layer " + std::to_string(layer.layer) + ": " +
-                                      std::to_string(report.nonFiniteRows) +
-                                      " rows have NaN or infinite scores; the stored type may be "
-                                      "too narrow for this model");
-
-    const Index perHead = base.rows * base.cols;
-    for (Index h = 0; h < p.Hq; ++h) {
-        double mass = 0;
-        for (Index i = 0; i < perHead; ++i) mass += double(base.sum[std::size_t(h * perHead + i)]);
-        s.massError = std::max(s.massError, std::abs(mass - double(p.Nq)) / double(p.Nq));
-    }
-    s.pyramid.push_back(std::move(base));
-    buildPyramid(s);
-    return s;
 }
 
 /// "layer 3 of 8, 1234 tokens/s, 12 s left".
 class Progress {
 public:
-    Progress(const Job& job, Index tokens, Index layers)
-        : m_job(job), m_tokens(tokens), m_layers(layers) {}
+    Progress(const Job& job, const ModelConfig& config, const std::vector<Index>& order,
+             const InputSize& size)
+        : m_job(job),
+          m_config(config),
+          m_order(order),
+          m_tokens(size.text + size.decoder + size.image) {}
     void step(Index layer, double fraction) const {
-        std::string text = "layer " + std::to_string(layer + 1) + " of " + std::to_string(m_layers);
+        const auto at = std::find(m_order.begin(), m_order.end(), layer) - m_order.begin();
+        const std::string place = std::to_string(at + 1) + " of " + std::to_string(m_order.size());
+        std::string text = m_config.stacks.empty()
+                               ? "layer " + place
+                               : "layer " + layerName(m_config, layer) + ", " + place;
         const double seconds =
             std::chrono::duration<double>(std::chrono::steady_clock::now() - m_start).count();
         // Of the first moments neither the rate nor the rest can be told.
@@ -124,112 +95,68 @@ public:
 
 private:
     const Job& m_job;
-    Index m_tokens, m_layers;
+    const ModelConfig& m_config;
+    const std::vector<Index>& m_order;
+    Index m_tokens;
     std::chrono::steady_clock::time_point m_start = std::chrono::steady_clock::now();
 };
 
-Index parseNumber(std::string_view text, std::string_view all, Index layerCount) {
-    Index n = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
-    if (error == std::errc::result_out_of_range)
-        n = layerCount;  // out of range below
-    else if (error != std::errc() || end != text.data() + text.size() || n < 0)
-        throw Error(Errc::Usage, "layers '" + std::string(all) + "': '" + std::string(text) +
-                                     "' is not a layer; write for example 0,2-5 or all (0 to " +
-                                     std::to_string(layerCount - 1) + ")");
-    if (n >= layerCount)
-        throw Error(Errc::NotFound, "there is no layer " + std::string(text) +
-                                        ": the model has layers 0 to " +
-                                        std::to_string(layerCount - 1));
-    return n;
-}
-
-std::string_view trimmed(std::string_view s) {
-    while (!s.empty() && s.front() == ' ') s.remove_prefix(1);
-    while (!s.empty() && s.back() == ' ') s.remove_suffix(1);
-    return s;
-}
-
 }  // namespace
-
-std::vector<Index> parseLayers(std::string_view text, Index layerCount) {
-    const std::string_view all = trimmed(text);
-    std::vector<Index> out;
-    if (all.empty() || all == "all") {
-        for (Index l = 0; l < layerCount; ++l) out.push_back(l);
-        return out;
-    }
-    for (std::string_view rest = all;;) {
-        const auto comma = rest.find(',');
-        const std::string_view item = trimmed(rest.substr(0, comma));
-        const auto dash = item.find('-');
-        const Index first = parseNumber(trimmed(item.substr(0, dash)), all, layerCount);
-        const Index last = dash == item.npos
-                               ? first
-                               : parseNumber(trimmed(item.substr(dash + 1)), all, layerCount);
-        if (last < first)
-            throw Error(Errc::Usage, "layers '" + std::string(all) + "': the range '" +
-                                         std::string(item) + "' runs backwards");
-        for (Index l = first; l <= last; ++l) out.push_back(l);
-        if (comma == rest.npos) break;
-        rest.remove_prefix(comma + 1);
-    }
-    std::sort(out.begin(), out.end());
-    out.erase(std::unique(out.begin(), out.end()), out.end());
-    return out;
-}
 
 double capturePrompt(ModelRunner& model, kernels::Backend& backend,
                      std::span<const std::int32_t> ids, const CaptureOptions& options,
                      const LayerSink& sink, const Job& job) {
+    ModelInput input;
+    input.ids.assign(ids.begin(), ids.end());
+    return capturePrompt(model, backend, input, options, sink, job);
+}
+
+double capturePrompt(ModelRunner& model, kernels::Backend& backend, const ModelInput& input,
+                     const CaptureOptions& options, const LayerSink& sink, const Job& job) {
     const ModelConfig& config = model.config();
-    if (ids.empty())
-        throw Error(Errc::Usage, "the prompt is empty: give a text with at least one token");
+    const InputSize size = inputSize(config, input);
     std::vector<Index> chosen = options.layers;
-    if (chosen.empty()) chosen = parseLayers("all", config.layers);
+    if (chosen.empty()) chosen = layersFor(config, size);
     std::sort(chosen.begin(), chosen.end());
     if (chosen.front() < 0 || chosen.back() >= config.layers)
         throw Error(Errc::Usage,
                     "layer " + std::to_string(chosen.front() < 0 ? chosen.front() : chosen.back()) +
-                        " cannot be captured: the model has layers 0 to " +
-                        std::to_string(config.layers - 1));
-    const Index tokens = Index(ids.size()), last = chosen.back(), layers = last + 1;
+                        " cannot be captured: the model has " + layersInWords(config));
+    const std::vector<Index> order = layerOrder(config, chosen);
+    const Index last = order.back();
     const auto isChosen = [&](Index l) {
         return std::binary_search(chosen.begin(), chosen.end(), l);
     };
+    double total = 0;
+    for (const Index l : order) {
+        const LayerCost cost = layerCost(config, l, size);
+        total += cost.matrices + cost.attention + (isChosen(l) ? cost.capture : 0);
+    }
 
-    // Where each layer's parts begin and end in [0, 1], by their work.
-    const LayerCost cost = layerCost(config, tokens);
-    std::vector<double> begin(std::size_t(layers) + 1, 0.0);
-    for (Index l = 0; l < layers; ++l)
-        begin[std::size_t(l) + 1] = begin[std::size_t(l)] + cost.matrices + cost.attention +
-                                    (isChosen(l) ? cost.capture : 0);
-    const double total = begin.back();
-
-    const Progress progress(job, tokens, layers);
-    progress.step(0, 0);
-    double massError = 0;
+    const Progress progress(job, config, order, size);
+    progress.step(order.front(), 0);
+    double massError = 0, done = 0;  // work of the layers so far
     const AttentionFn forward =
         denseAttention(backend, Job({}, [&job] { return job.stopAsked(); }));
     const AttentionFn attention = [&](const LayerCall& call) {
-        const double from = begin[std::size_t(call.layer)];
-        double at = from;
+        const LayerCost cost = layerCost(config, call.layer, size);
         if (isChosen(call.layer)) {
-            const LayerCapture layer = keepLayer(call, options.store);
-            const LayerStats stats =
-                measure(backend, layer,
-                        progress.during(call.layer, at / total, (at + cost.capture) / total));
-            at += cost.capture;
+            float* lse = nullptr;
+            const LayerCapture layer = keepLayer(call, options.store, lse);
+            const LayerStats stats = measureLayer(
+                backend, layer, lse,
+                progress.during(call.layer, done / total, (done + cost.capture) / total));
+            done += cost.capture;
             massError = std::max(massError, stats.massError);
             sink(layer, stats);
         }
-        progress.step(call.layer, at / total);
+        progress.step(call.layer, done / total);
         // Nobody reads the output of the last layer.
-        if (call.layer < last) forward(call);
-        progress.step(call.layer, (at + cost.attention) / total);
+        if (call.layer != last) forward(call);
+        done += cost.attention + cost.matrices;
+        progress.step(call.layer, std::min(1.0, (done - cost.matrices) / total));
     };
-    KvCache cache(config, tokens, KvCache::Keep::LastLayer);
-    model.forward(ids, cache, attention, withoutReport(job), last);
+    model.pass(input, attention, withoutReport(job), chosen);
     progress.step(last, 1);
     return massError;
 }

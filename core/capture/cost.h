@@ -11,7 +11,12 @@ struct LayerCost {
     double attention = 0;  ///< q k^T and P v over the visible pairs
     double capture = 0;    ///< both passes of Backend::capture
 };
-Index layerParameters(const ModelConfig& config);  ///< weights of one layer
-LayerCost layerCost(const ModelConfig& config, Index tokens);
+Index layerParameters(const ModelConfig& config, Index layer);   ///< of a decoder, all experts
+Index activeParameters(const ModelConfig& config, Index layer);  ///< those that one token meets
+Index modelParameters(const ModelConfig& config);  ///< of all layers, embeddings and the head
+/// float32 bytes of the weights that a capture of `config` holds at a time (weights.h says when
+/// layers are converted); experts come one by one.
+Index residentWeightBytes(const ModelConfig& config);
+LayerCost layerCost(const ModelConfig& config, Index layer, const InputSize& size);
 
 }  // namespace sparsight

@@ -36,6 +36,9 @@ Rates measureRates(const ModelConfig& config, kernels::Backend& backend) {
     // Small enough for the float64 reference to end in a moment, large enough to keep threads busy.
     ModelConfig sample = config;
     sample.heads = sample.kvHeads = std::max(2, backend.threads());
+    sample.valueDim = 0;
+    sample.layerConfigs.clear();
+    sample.stacks.clear();
     const Index n = backend.id() == "reference" ? 128 : 1024;
     kernels::Problem p;
     p.Hq = p.Hkv = sample.heads;
@@ -50,7 +53,7 @@ Rates measureRates(const ModelConfig& config, kernels::Backend& backend) {
     call.problem = p;
     call.q = call.k = call.v = view;
     call.o = {out.data(), kernels::DType::F32, Index(x.size()), n * p.d, p.d};
-    const LayerCost cost = layerCost(sample, n);
+    const LayerCost cost = layerCost(sample, 0, {n, 0, 0});
     dense(call);  // builds the plan and wakes the threads
 
     const kernels::CaptureSpec spec;
@@ -94,37 +97,49 @@ Rates ratesOf(const ModelConfig& config, kernels::Backend& backend) {
 
 CaptureEstimate estimateCapture(const ModelConfig& c, Index tokens, const CaptureOptions& options,
                                 kernels::Backend& backend) {
-    const Index n = std::max<Index>(tokens, 1);
-    const Index chosen = options.layers.empty() ? c.layers : Index(options.layers.size());
-    const Index layers = options.layers.empty()
-                             ? c.layers
-                             : *std::max_element(options.layers.begin(), options.layers.end()) + 1;
-    const Rates rate = ratesOf(c, backend);
-    const LayerCost cost = layerCost(c, n);
-    CaptureEstimate e;
-    e.seconds = double(layers) * cost.matrices / rate.matrices +
-                double(layers - 1) * cost.attention / rate.attention +
-                double(chosen) * cost.capture / rate.capture;
+    return estimateCapture(c, InputSize{std::max<Index>(tokens, 1), 0, 0}, options, backend);
+}
 
+CaptureEstimate estimateCapture(const ModelConfig& c, const InputSize& size,
+                                const CaptureOptions& options, kernels::Backend& backend) {
+    CaptureEstimate e;
+    std::vector<Index> chosen = options.layers.empty() ? layersFor(c, size) : options.layers;
+    if (chosen.empty()) return e;
+    std::sort(chosen.begin(), chosen.end());
+    const std::vector<Index> order = layerOrder(c, chosen);
+    const Rates rate = ratesOf(c, backend);
     constexpr Index kFloat = 4;
     const kernels::CaptureSpec spec;
-    const Index blocks = (n + spec.block - 1) / spec.block;
-    const Index pyramid = 2 * c.heads * blocks * blocks * 4 / 3;    // the levels add up to 4/3
-    const Index statistics = (pyramid + c.heads * n * 7) * kFloat;  // LSE, 4 row and 2 key vectors
-    const Index bytes = kernels::bytesOf(options.store);
-    const Index width = c.heads * c.headDim, kvWidth = c.kvHeads * c.headDim;
-    const Index qkv = n * (width + 2 * kvWidth) * bytes;
-    e.diskBytes = chosen * (qkv + statistics);
+    for (const Index l : order) {
+        const LayerCost cost = layerCost(c, l, size);
+        const LayerShape s = layerShape(c, l, size);
+        e.seconds += cost.matrices / rate.matrices;
+        if (l != order.back()) e.seconds += cost.attention / rate.attention;
 
-    const Index chunk = std::min<Index>(n, 1024) * (2 * c.intermediate + c.hidden + 2 * kvWidth);
-    const Index plan = std::min<Index>(c.heads, 1 + (Index(1) << 20) / std::max<Index>(1, blocks)) *
-                       (blocks / 2 + 1) * (blocks / 2 + 2) / 2 * Index(sizeof(kernels::KvTile));
-    e.memoryBytes = n * (c.hidden + 2 * width + 2 * kvWidth + c.headDim) * kFloat + qkv +
-                    statistics + chunk * kFloat + plan;
-    e.modelBytes = (layers == 0 ? 0
-                                : c.layers * layerParameters(c) + c.hidden +
-                                      c.vocab * c.hidden * (c.tiedEmbeddings ? 1 : 2)) *
-                   kFloat;
+        const Index rows = (s.Nq + spec.block - 1) / spec.block;
+        const Index cols = (s.Nk + spec.block - 1) / spec.block;
+        const Index pyramid = 2 * s.heads * rows * cols * 4 / 3;  // the levels add up to 4/3
+        const Index diagonals = s.causal ? s.Nk : s.Nq + s.Nk;
+        // LSE and 4 row vectors, 2 key vectors.
+        const Index statistics = (pyramid + s.heads * (5 * s.Nq + s.Nk + diagonals)) * kFloat;
+        const Index width = s.heads * s.headDim, kvWidth = s.kvHeads * s.headDim;
+        const Index qkv = (s.Nq * width + s.Nk * 2 * kvWidth) * kernels::bytesOf(options.store);
+        if (std::binary_search(chosen.begin(), chosen.end(), l)) {
+            e.seconds += cost.capture / rate.capture;
+            e.diskBytes += qkv + statistics;
+        }
+        const Index chunk =
+            std::min<Index>(s.Nq, 1024) * (2 * c.intermediate + c.hidden + 2 * kvWidth);
+        const Index tiles =
+            s.causal ? (cols / 2 + 1) * (cols / 2 + 2) / 2 : (rows / 2 + 1) * (cols / 2 + 1);
+        const Index plan =
+            std::min<Index>(s.heads, 1 + (Index(1) << 20) / std::max<Index>(1, cols)) * tiles *
+            Index(sizeof(kernels::KvTile));
+        const Index layer = s.Nq * (c.hidden + 2 * width + s.headDim) * kFloat +
+                            s.Nk * 2 * kvWidth * kFloat + qkv + statistics + chunk * kFloat + plan;
+        e.memoryBytes = std::max(e.memoryBytes, layer);
+    }
+    e.modelBytes = residentWeightBytes(c);
     return e;
 }
 

@@ -32,7 +32,8 @@ struct NeedleTruth {
 struct LayerCapture {
     Index layer = 0;
     kernels::Problem problem;     ///< of all Hq heads
-    kernels::TensorView q, k, v;  ///< [Hq, Nq, D], [Hkv, Nk, D], [Hkv, Nk, Dv]
+    kernels::TensorView q, k, v;  ///< [Hq, Nq, D], [Hkv, Nk, D], [Hkv, Nk, Dv]; problem.dv = 0: no
+                                  ///< V is known (imported tensors), v is null
     View<const float, 2> lse;     ///< [Hq, Nq]
     std::shared_ptr<const void> owner;  ///< keeps the memory alive
 };

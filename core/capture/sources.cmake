@@ -2,6 +2,10 @@
 target_sources(sparsight_core PRIVATE
     capture/capture.cpp
     capture/cost.cpp
+    capture/decode.cpp
     capture/estimate.cpp
     capture/layer_capture.cpp
+    capture/measure.cpp
+    capture/row_range.cpp
+    capture/token_texts.cpp
 )

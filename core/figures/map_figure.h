@@ -15,6 +15,7 @@ struct MapRequest {
     ColourMap colours = ColourMap::Magma;
     std::vector<MethodSpec> overlays;
     std::string modelName, promptName, captureUuid;  ///< for the caption and the metadata
+    std::string headName;                            ///< "cross.0H3"; "" = "L<layer>H<head>"
 };
 
 /// The figure of one head: exact pixels, overlays, colour bar, caption that states every parameter.

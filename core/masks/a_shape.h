@@ -5,9 +5,9 @@
 namespace sparsight {
 
 /// A-shape: row i keeps key j <= pos(i) when j < sink or pos(i) - j < window. The window counts the
-/// query itself. Reads no q or k, so the rule of a decode row is the same.
-/// Source: StreamingLLM (Xiao et al., 2023); prefill form and counting as MInference's
-/// `streaming_kernel.py` runs it (n_init, n_local).
+/// query itself and ends there on bidirectional layers too. Reads no q or k, so the rule of a
+/// decode row is the same. Source: StreamingLLM (Xiao et al., 2023); prefill form and counting as
+/// MInference's `streaming_kernel.py` runs it (n_init, n_local).
 class AShape final : public MaskPolicy {
 public:
     static constexpr Param kParams[] = {
@@ -17,7 +17,8 @@ public:
     };
     explicit AShape(const ParamValues& p)
         : m_sink(Index(p.numbers.at("sink"))), m_window(Index(p.numbers.at("window"))) {}
-    kernels::Policy select(const HeadInput&, const Job& = {}) const override {
+    kernels::Policy select(const HeadInput& head, const Job& = {}) const override {
+        requireOneSequence(head.problem, "a-shape");
         return kernels::Streaming{m_sink, m_window};
     }
 

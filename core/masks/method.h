@@ -90,6 +90,10 @@ std::unique_ptr<MaskPolicy> makePolicy(const MethodSpec& spec);
 /// The candidate nearest to `word` by edit distance, or "" when nothing is near.
 std::string nearest(std::string_view word, std::span<const std::string_view> candidates);
 
+/// For rules with a window before the query: in cross-attention rows and keys are different
+/// sequences, and no key is the query's own. @throws Error(Unsupported)
+void requireOneSequence(const kernels::Problem& problem, const std::string& method);
+
 /// Kept share of the valid pairs in each pixel (-1 where a pixel has none): the overlay's picture.
 /// Bins as in kernels::RenderSpec. @param px [height][width]
 void rasterize(const kernels::Policy& policy, const kernels::Problem& problem, Index q0, Index q1,

@@ -41,4 +41,12 @@ std::span<const Method> methods() {
     return kMethods;
 }
 
+void requireOneSequence(const kernels::Problem& problem, const std::string& method) {
+    if (problem.causal || problem.Nq == problem.Nk) return;
+    throw Error(Errc::Unsupported,
+                method +
+                    ": cross-attention has no window before the query, its rows and keys are "
+                    "different sequences; choose oracle-blocks for this head");
+}
+
 }  // namespace sparsight

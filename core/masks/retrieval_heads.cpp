@@ -201,6 +201,7 @@ bool RetrievalHeads::isRetrieval(const HeadInput& head) const {
 
 kernels::Policy RetrievalHeads::select(const HeadInput& head, const Job&) const {
     if (isRetrieval(head)) return kernels::Dense{};
+    requireOneSequence(head.problem, "retrieval-heads");
     return kernels::Streaming{m_sink, m_window};
 }
 

@@ -13,6 +13,7 @@ namespace sparsight {
 namespace {
 
 constexpr Index kFirstRow = 64;  ///< earlier rows see few keys: their shares are high by themselves
+constexpr Index kLocal = 64;
 constexpr Index kStreamSink = 4, kStreamWindow = 256;
 constexpr double kRetrievalFrom = 0.1, kStreamingFrom = 0.95;
 
@@ -51,12 +52,31 @@ double logDenominator(const kernels::Problem& p, const std::vector<double>& scor
     return top + std::log(sum);
 }
 
-/// Mean of rows [kFirstRow, rows), of all rows of short prompts.
-double lateMean(const float* values, Index rows) {
-    const Index first = rows > kFirstRow ? kFirstRow : 0;
+/// Mean of the rows at positions kFirstRow and later; of all rows of short prompts, and where
+/// attention is not causal (there the first rows see all keys).
+double lateMean(const float* values, const kernels::Problem& p) {
+    const Index rows = p.Nq, late = std::max<Index>(0, kFirstRow - p.position(0));
+    const Index first = p.causal && rows > late ? late : 0;
     double sum = 0;
     for (Index r = first; r < rows; ++r) sum += double(values[r]);
     return rows > first ? sum / double(rows - first) : 0.0;
+}
+
+/// Keys lie on both sides of the query: distances count without their sign.
+void bothSides(const LayerStats& stats, Index head, HeadFacts& f) {
+    const Index width = stats.Nq + stats.Nk - 1;
+    if (Index(stats.diagMass.size()) != stats.heads * width) return;
+    double mass = 0, local = 0, distance = 0;
+    for (Index i = 0; i < width; ++i) {
+        const double m = double(stats.diagMass[std::size_t(head * width + i)]);
+        const Index apart = std::abs(stats.Nk - 1 - i);
+        mass += m;
+        distance += m * double(apart);
+        if (apart < kLocal) local += m;
+    }
+    if (!(mass > 0)) return;
+    f.distance = distance / mass;
+    f.localMass = local / mass;
 }
 
 void checkNeedle(const NeedleTruth& truth, Index tokens) {
@@ -143,12 +163,13 @@ std::vector<HeadFacts> headFacts(kernels::Backend& backend, const LayerCapture& 
         f.head = h;
         f.kvHead = p.kvHead(h);
         const auto mean = [&](const std::vector<float>& values) {
-            return values.empty() ? 0.0 : lateMean(values.data() + h * p.Nq, p.Nq);
+            return values.empty() ? 0.0 : lateMean(values.data() + h * p.Nq, p);
         };
         f.sinkMass = mean(stats.sinkMass);
         f.localMass = mean(stats.localMass);
         f.entropy = mean(stats.entropy);
         f.distance = mean(stats.meanDistance);
+        if (!p.causal) bothSides(stats, h, f);
         f.streamingRecall = mean(recall);
         if (needle) {
             const kernels::Problem one = headProblem(layer, h);

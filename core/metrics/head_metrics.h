@@ -10,13 +10,13 @@
 namespace sparsight {
 
 /// Facts about one head (probes.md 1 and 4); rows >= 64 where means are taken over rows (all rows
-/// of prompts that have no more than 64).
+/// of prompts that have no more than 64, and of layers that are not causal).
 struct HeadFacts {
     Index layer = 0, head = 0, kvHead = 0;
     double sinkMass = 0;              ///< SM_4: mass on the first four keys
-    double localMass = 0;             ///< LM_64
+    double localMass = 0;             ///< LM_64; not causal: on distances below 64 both ways
     double entropy = 0;               ///< nats
-    double distance = 0;              ///< tokens
+    double distance = 0;              ///< tokens; not causal: without sign
     std::optional<double> retrieval;  ///< retr_set, teacher-forced; null without a needle
     double streamingRecall = 0;       ///< recall of sink 4 + window 256, mean over rows
     std::string label;  ///< retrieval (score >= 0.1), else streaming (recall >= 0.95), else mixed

@@ -118,6 +118,7 @@ double relativeError(const std::vector<float>& sparse, const float* dense) {
 std::vector<float> denseOutput(kernels::Backend& backend, const HeadInput& head,
                                kernels::TensorView v, const Job& job) {
     std::vector<float> out;
+    if (head.problem.dv == 0) return out;
     const auto plan = planFor(head, kernels::Dense{}, kernels::PlanMode::Exact);
     const auto view = outputView(head.problem, out);
     backend.forward(head.problem, head.q, head.k, v, plan, view, nullptr, job);
@@ -148,7 +149,8 @@ MaskMetrics measureMask(kernels::Backend& backend, const HeadInput& head, kernel
     }
     job.step(0.2, "recall");
     std::vector<float> masked(rows);
-    if (options.outputError) {  // one pass gives the output and the LSE
+    if (p.dv == 0) m.outputError = std::numeric_limits<double>::quiet_NaN();
+    if (options.outputError && p.dv > 0) {  // one pass gives the output and the LSE
         std::vector<float> sparse, dense;
         const float* reference = options.denseOutput;
         if (!reference) {

@@ -19,7 +19,8 @@ struct MaskMetrics {
     double recallMin = 0, recallP1 = 0, recallP5 = 0;
     double tileRecall = 0;               ///< mass in the executed tiles, mean over rows
     std::optional<double> needleRecall;  ///< answer rows x needle columns: kept share of that mass
-    double outputError = 0;  ///< sqrt(sum ||o_M - o||^2 / sum ||o||^2), renormalised softmax
+    double outputError = 0;  ///< sqrt(sum ||o_M - o||^2 / sum ||o||^2), renormalised softmax; NaN
+                             ///< when the capture holds no V
     Index tiles = 0;
     std::vector<float> rowRecall;  ///< [Nq] exact; empty rows give 0
 };
@@ -49,7 +50,7 @@ MaskMetrics measureMask(kernels::Backend& backend, const HeadInput& head, kernel
 HeadInput headInput(const LayerCapture& layer, const LayerStats* stats, Index head,
                     kernels::Backend& backend);
 
-/// The dense output of a head, [Nq][dv], for MetricsOptions::denseOutput.
+/// The dense output of a head, [Nq][dv], for MetricsOptions::denseOutput; empty without V.
 std::vector<float> denseOutput(kernels::Backend& backend, const HeadInput& head,
                                kernels::TensorView v, const Job& job = {});
 

@@ -3,8 +3,6 @@
 
 #include "core/model/config.h"
 #include "core/model/nearest.h"
-#include "core/model/safetensors.h"
-#include "core/model/tokenizer.h"
 #include "kernels/base/error.h"
 
 namespace sparsight {
@@ -55,29 +53,6 @@ fs::path resolveModel(const std::string& nameOrPath) {
                                     "\": neither a directory nor a bundled model (bundled: " +
                                     (list.empty() ? "none" : list) +
                                     (near.empty() ? "" : "; did you mean " + near + "?") + ")");
-}
-
-ModelInfo modelInfo(const fs::path& modelDirectory) {
-    ModelInfo info;
-    info.config = readConfig(modelDirectory);
-    const SafeTensors weights = SafeTensors::openModel(modelDirectory);
-    info.bytes = weights.fileBytes();
-    for (const auto& [name, tensor] : weights.tensors()) {
-        // Buffers that old files carry, and the second name of tied embeddings, are no parameters.
-        if (name.ends_with(".inv_freq") || name.ends_with(".masked_bias") ||
-            name.ends_with(".position_ids"))
-            continue;
-        if (name == "lm_head.weight" && info.config.tiedEmbeddings) continue;
-        info.parameters += tensor.elements();
-    }
-    for (const std::string& note : weights.notes()) info.config.notes.push_back(note);
-    try {
-        info.tokenizer = Tokenizer::load(modelDirectory)->summary();
-    } catch (const Error& e) {  // the model itself can still be run on token ids
-        info.tokenizer =
-            e.code() == Errc::NotFound ? std::string("none") : std::string("unusable: ") + e.what();
-    }
-    return info;
 }
 
 }  // namespace sparsight

@@ -32,12 +32,19 @@ struct DensePlan {
 KvCache::KvCache(const ModelConfig& config, Index capacity, Keep keep)
     : m_kvHeads(config.kvHeads),
       m_d(config.headDim),
+      m_dv(config.valueWidth()),
       m_capacity(capacity),
       m_layers(config.layers) {
-    const auto buffers = std::size_t(keep == Keep::AllLayers ? config.layers : 1);
-    const auto size = std::size_t(m_kvHeads * m_capacity * m_d);
-    m_k.assign(buffers, std::vector<float>(size));
-    m_v.assign(buffers, std::vector<float>(size));
+    for (const AttentionStack& s : config.stacks)
+        if (s.name == "dec") {  // its numbers here are those within the decoder
+            m_kvHeads = s.heads;
+            m_d = m_dv = s.headDim;
+            m_layers = s.layers;
+        }
+    const auto buffers = std::size_t(keep == Keep::AllLayers ? m_layers : 1);
+    const auto size = std::size_t(m_kvHeads * m_capacity);
+    m_k.assign(buffers, std::vector<float>(size * std::size_t(m_d)));
+    m_v.assign(buffers, std::vector<float>(size * std::size_t(m_dv)));
 }
 
 float* KvCache::key(Index layer, Index head, Index token) {
@@ -45,7 +52,19 @@ float* KvCache::key(Index layer, Index head, Index token) {
 }
 
 float* KvCache::value(Index layer, Index head, Index token) {
-    return m_v[std::size_t(layer) % m_v.size()].data() + (head * m_capacity + token) * m_d;
+    return m_v[std::size_t(layer) % m_v.size()].data() + (head * m_capacity + token) * m_dv;
+}
+
+void ModelRunner::pass(const ModelInput& input, const AttentionFn& attention, const Job& job,
+                       std::span<const Index> wanted) {
+    inputSize(config(), input);
+    KvCache cache(config(), Index(input.ids.size()), KvCache::Keep::LastLayer);
+    forward(input.ids, cache, attention, job, wanted.empty() ? -1 : wanted.back());
+}
+
+std::int32_t ModelRunner::encode(std::span<const std::int32_t>, const AttentionFn&, const Job&) {
+    throw Error(Errc::Unsupported,
+                "model '" + config().name + "' (" + config().arch + ") is no encoder-decoder");
 }
 
 Job withoutReport(const Job& job) {

@@ -26,41 +26,60 @@ namespace fs = std::filesystem;
 constexpr std::uint64_t kMaxHeader = 100'000'000;  // the official reader's and writer's limit
 constexpr std::size_t kMaxIndexFile = 100'000'000;
 
-/// A file mapped read-only.
-class Mapping {
+/// A file that is mapped read-only when somebody wants its bytes.
+class File {
 public:
-    explicit Mapping(const fs::path& file) {
-        const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-        if (fd < 0) {
-            if (errno == ENOENT) throw Error(Errc::NotFound, file.string() + " does not exist");
-            throw Error(Errc::Io, "cannot open " + file.string() + ": " + std::strerror(errno));
+    explicit File(const fs::path& path) : m_name(path.string()) {
+        m_fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+        if (m_fd < 0) {
+            if (errno == ENOENT) throw Error(Errc::NotFound, m_name + " does not exist");
+            throw Error(Errc::Io, "cannot open " + m_name + ": " + std::strerror(errno));
         }
         struct stat info {};
-        if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-            ::close(fd);
-            throw Error(Errc::Io, file.string() + " is not a regular file");
+        if (::fstat(m_fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+            ::close(m_fd);
+            throw Error(Errc::Io, m_name + " is not a regular file");
         }
         m_size = std::size_t(info.st_size);
-        if (m_size > 0) {
-            void* p = ::mmap(nullptr, m_size, PROT_READ, MAP_PRIVATE, fd, 0);
-            if (p == MAP_FAILED) {
-                const int why = errno;
-                ::close(fd);
-                throw Error(Errc::Io, "cannot map " + file.string() + ": " + std::strerror(why));
-            }
-            m_data = static_cast<const std::byte*>(p);
+    }
+    File(const File&) = delete;
+    File& operator=(const File&) = delete;
+    ~File() {
+        if (m_data != nullptr) ::munmap(m_data, m_size);
+        ::close(m_fd);
+    }
+    const std::string& name() const { return m_name; }
+    std::size_t size() const { return m_size; }
+    bool mapped() const { return m_data != nullptr; }
+
+    /// Bytes [at, at + out.size()) without mapping the file.
+    void read(std::size_t at, std::span<char> out) const {
+        for (std::size_t done = 0; done < out.size();) {
+            const ssize_t n = ::pread(m_fd, out.data() + done, out.size() - done, off_t(at + done));
+            if (n < 0 && errno == EINTR) continue;
+            if (n <= 0)
+                throw Error(Errc::Io, "cannot read " + m_name + ": " +
+                                          (n < 0 ? std::strerror(errno) : "it became shorter"));
+            done += std::size_t(n);
         }
-        ::close(fd);
     }
-    Mapping(const Mapping&) = delete;
-    Mapping& operator=(const Mapping&) = delete;
-    ~Mapping() {
-        if (m_data != nullptr) ::munmap(const_cast<std::byte*>(m_data), m_size);
+    std::span<const std::byte> bytes() {
+        if (m_data == nullptr && m_size > 0) {
+            void* p = ::mmap(nullptr, m_size, PROT_READ, MAP_PRIVATE, m_fd, 0);
+            if (p == MAP_FAILED)
+                throw Error(Errc::Io, "cannot map " + m_name + ": " + std::strerror(errno));
+            m_data = static_cast<std::byte*>(p);
+        }
+        return {m_data, m_size};
     }
-    std::span<const std::byte> bytes() const { return {m_data, m_size}; }
+    void releasePages() {
+        if (m_data != nullptr) ::madvise(m_data, m_size, MADV_DONTNEED);
+    }
 
 private:
-    const std::byte* m_data = nullptr;
+    std::string m_name;
+    int m_fd = -1;
+    std::byte* m_data = nullptr;
     std::size_t m_size = 0;
 };
 
@@ -89,9 +108,12 @@ void widen(const StTensor& t, std::vector<Out>& out) {
         out[i] = static_cast<Out>(load<T>(t.bytes.data() + i * sizeof(T)));
 }
 
-std::uint64_t headerLength(std::span<const std::byte> bytes) {
+std::uint64_t headerLength(const File& file) {
+    char bytes[8];
+    file.read(0, bytes);
     std::uint64_t n = 0;
-    for (unsigned i = 0; i < 8; ++i) n |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
+    for (unsigned i = 0; i < 8; ++i)
+        n |= std::uint64_t(static_cast<unsigned char>(bytes[i])) << (8 * i);
     return n;
 }
 
@@ -103,45 +125,61 @@ bool isPlainFileName(const std::string& name) {
 }  // namespace
 
 struct SafeTensors::Impl {
+    /// Where a tensor's bytes are.
+    struct Place {
+        std::size_t file = 0;
+        std::uint64_t begin = 0, end = 0;  ///< in the file
+    };
     std::string where;  ///< file or directory, for messages
-    std::vector<std::unique_ptr<Mapping>> files;
+    std::vector<std::unique_ptr<File>> files;
     std::map<std::string, StTensor> tensors;
+    std::map<std::string, Place> places;
     std::map<std::string, std::string> metadata;
     std::vector<std::string> notes;
     Index bytes = 0;
 
-    /// Maps one file and adds its tensors. @return their names
-    std::vector<std::string> add(const fs::path& file) {
-        files.push_back(std::make_unique<Mapping>(file));
-        const auto all = files.back()->bytes();
-        const std::string name = file.string();
-        if (all.size() < 8)
-            throw Error(Errc::Format, name + ": " + std::to_string(all.size()) +
+    /// Reads the header of one file and adds its tensors. @return their names
+    std::vector<std::string> add(const fs::path& path) {
+        files.push_back(std::make_unique<File>(path));
+        const File& file = *files.back();
+        const std::string& name = file.name();
+        if (file.size() < 8)
+            throw Error(Errc::Format, name + ": " + std::to_string(file.size()) +
                                           " bytes are too few for a safetensors header");
-        const std::uint64_t n = headerLength(all);
+        const std::uint64_t n = headerLength(file);
         if (n > kMaxHeader)
             throw Error(Errc::Format, name + ": header of " + std::to_string(n) +
                                           " bytes announced, at most " +
                                           std::to_string(kMaxHeader) +
                                           " are allowed: this is not a safetensors file");
-        if (n > all.size() - 8)
+        if (n > file.size() - 8)
             throw Error(Errc::Format, name + ": header of " + std::to_string(n) +
                                           " bytes announced, but the file has only " +
-                                          std::to_string(all.size()) + ": it is truncated");
-        const std::string_view json(reinterpret_cast<const char*>(all.data()) + 8, n);
-        StHeader header = parseStHeader(json, all.size() - 8 - n, name);
+                                          std::to_string(file.size()) + ": it is truncated");
+        std::string json(n, '\0');
+        file.read(8, json);
+        StHeader header = parseStHeader(json, file.size() - 8 - n, name);
         std::vector<std::string> names;
         for (StEntry& e : header.entries) {
-            StTensor t{e.name, e.dtype, std::move(e.dtypeName), std::move(e.shape),
-                       all.subspan(8 + n + e.begin, e.end - e.begin)};
+            StTensor t{e.name, e.dtype, std::move(e.dtypeName), std::move(e.shape), {}};
             names.push_back(e.name);
+            places[e.name] = {files.size() - 1, 8 + n + e.begin, 8 + n + e.end};
             if (!tensors.emplace(std::move(e.name), std::move(t)).second)
                 throw Error(Errc::Format,
                             name + ": tensor \"" + names.back() + "\" is also in another shard");
         }
         metadata.merge(header.metadata);
-        bytes += Index(all.size());
+        bytes += Index(file.size());
         return names;
+    }
+
+    /// The tensor with its bytes, which maps its file.
+    const StTensor& mapped(StTensor& t) {
+        const Place& place = places.at(t.name);
+        File& file = *files[place.file];
+        if (t.bytes.data() == nullptr || !file.mapped())
+            t.bytes = file.bytes().subspan(place.begin, place.end - place.begin);
+        return t;
     }
 
     void addShards(const fs::path& directory, const fs::path& index) {
@@ -159,7 +197,8 @@ struct SafeTensors::Impl {
         }
         if (byFile.empty()) throw Error(Errc::Format, name + ": \"weight_map\" is empty");
         for (const auto& [file, wanted] : byFile) {
-            if (!fs::exists(directory / file))
+            std::error_code code;  // a name may be longer than the file system takes
+            if (!fs::exists(directory / file, code))
                 throw Error(Errc::NotFound, (directory / file).string() + " is missing; " + name +
                                                 " says that tensor \"" + wanted.front() +
                                                 "\" is in it");
@@ -266,6 +305,7 @@ SafeTensors SafeTensors::openFile(const fs::path& file) {
     auto impl = std::make_shared<Impl>();
     impl->where = file.string();
     impl->add(file);
+    for (auto& [name, tensor] : impl->tensors) impl->mapped(tensor);
     SafeTensors result;
     result.m_impl = std::move(impl);
     return result;
@@ -335,7 +375,13 @@ const StTensor& SafeTensors::at(const std::string& name) const {
     const auto it = m_impl->tensors.find(name);
     if (it == m_impl->tensors.end())
         throw Error(Errc::NotFound, "tensor \"" + name + "\" is not in " + m_impl->where);
-    return it->second;
+    return m_impl->mapped(it->second);
+}
+const std::vector<Index>& SafeTensors::shape(const std::string& name) const {
+    const auto it = m_impl->tensors.find(name);
+    if (it == m_impl->tensors.end())
+        throw Error(Errc::NotFound, "tensor \"" + name + "\" is not in " + m_impl->where);
+    return it->second.shape;
 }
 const std::map<std::string, std::string>& SafeTensors::metadata() const {
     return m_impl->metadata;
@@ -345,6 +391,16 @@ const std::vector<std::string>& SafeTensors::notes() const {
 }
 Index SafeTensors::fileBytes() const {
     return m_impl->bytes;
+}
+Index SafeTensors::fileCount() const {
+    return Index(m_impl->files.size());
+}
+Index SafeTensors::mappedFiles() const {
+    return std::count_if(m_impl->files.begin(), m_impl->files.end(),
+                         [](const auto& file) { return file->mapped(); });
+}
+void SafeTensors::releasePages() const {
+    for (const auto& file : m_impl->files) file->releasePages();
 }
 
 void writeSafeTensors(const fs::path& file, const std::vector<StWrite>& tensors,

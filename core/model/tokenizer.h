@@ -20,17 +20,20 @@ struct TokenOffset {
 
 struct Encoding {
     std::vector<std::int32_t> ids;
-    std::vector<std::string> tokens;   ///< as the vocabulary spells them ("Ġthe")
-    std::vector<TokenOffset> offsets;  ///< tokens added by the post-processor: all zero
-    std::vector<std::uint8_t> special; ///< 1 for tokens added by the post-processor
+    std::vector<std::string> tokens;    ///< as the vocabulary spells them ("Ġthe")
+    std::vector<TokenOffset> offsets;   ///< tokens added by the post-processor: all zero
+    std::vector<std::uint8_t> special;  ///< 1 for tokens added by the post-processor
     std::vector<std::uint8_t> typeIds;
+    std::vector<std::int32_t> words;  ///< number of the pre-token; -1: added by the post-processor
 };
 
 /// A Hugging Face tokenizer.json: added tokens, normalizer, pre-tokenizer, model, post-processor,
 /// decoder. Immutable, safe in parallel.
 class Tokenizer {
 public:
-    /// @param path  a tokenizer.json, or a directory that holds one
+    /// @param path  a tokenizer.json or SentencePiece .model, or a directory; of a directory the
+    ///        first that it has of tokenizer.json, tokenizer.model (or spiece.model), vocab.json +
+    ///        merges.txt
     /// @throws Error(Unsupported) naming the component that is not understood; Error(Format),
     ///         Error(NotFound)
     static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& path);
@@ -39,10 +42,12 @@ public:
     Encoding encode(std::string_view text, bool addSpecial = true) const;
     Encoding encodePair(std::string_view a, std::string_view b, bool addSpecial = true) const;
     std::string decode(std::span<const std::int32_t> ids, bool skipSpecial = true) const;
-    /// The token's own text for labels ("·the" is the caller's business): bytes decoded, lossy.
+    /// The token's own text for labels, as it stands inside a text (" the"): bytes decoded, lossy.
     std::string tokenText(std::int32_t id) const;
-    Index vocabSize() const;     ///< with added tokens
-    std::string summary() const; ///< "byte-level BPE, 4096 tokens"
+    Index vocabSize() const;      ///< with added tokens
+    std::string summary() const;  ///< "byte-level BPE, 4096 tokens"
+    /// What of the file is not as it says, or not applied; plain sentences for the user.
+    const std::vector<std::string>& notes() const;
 
     struct Impl;
     explicit Tokenizer(std::shared_ptr<const Impl> impl) : m_impl(std::move(impl)) {}

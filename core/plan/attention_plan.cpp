@@ -57,6 +57,7 @@ std::vector<std::uint8_t> retrievalTable(const PlanModel& model, const MethodSpe
 }  // namespace
 
 PlanModel planModel(const ModelConfig& config) {
+    requireDecoderOnly(config, "a plan");
     return {config.name,    config.arch,    config.layers, config.heads,
             config.kvHeads, config.headDim, config.sha256, {}};
 }

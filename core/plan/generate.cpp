@@ -127,6 +127,8 @@ GenerateResult generate(ModelRunner& model, kernels::Backend& backend, const Tok
                         const std::function<void(const std::string&)>& onText, const Job& job) {
     if (prompt.empty()) throw Error(Errc::Usage, "the prompt is empty; give at least one token");
     const ModelConfig& config = model.config();
+    const bool encodes = !config.stacks.empty();  // the prompt is the encoder's then
+    if (plan && encodes) requireDecoderOnly(config, "a plan");
     if (plan) checkFits(*plan, config);
     PlanUse use;
     // Cancel reaches the kernels, progress is told here: a layer's own 0..1 would jump about.
@@ -134,7 +136,7 @@ GenerateResult generate(ModelRunner& model, kernels::Backend& backend, const Tok
     const AttentionFn attention =
         plan ? plannedAttention(*plan, backend, &use, quiet) : denseAttention(backend, quiet);
     GenerateResult result;
-    const Index total = Index(prompt.size()) + std::max<Index>(maxNew, 0);
+    const Index total = (encodes ? 1 : Index(prompt.size())) + std::max<Index>(maxNew, 0);
     if (config.maxPositions > 0 && total > config.maxPositions)
         result.notes.push_back(
             fmt::format("{} tokens go beyond the {} positions that the model "
@@ -143,12 +145,17 @@ GenerateResult generate(ModelRunner& model, kernels::Backend& backend, const Tok
 
     KvCache cache(config, total);
     auto start = Clock::now();
-    model.forward(prompt, cache, attention, job.part(0, 0.5));
+    if (encodes) {
+        const std::int32_t first = model.encode(prompt, attention, job.part(0, 0.5));
+        model.forward(std::span(&first, 1), cache, attention, quiet);
+    } else {
+        model.forward(prompt, cache, attention, job.part(0, 0.5));
+    }
     result.prefillSeconds = secondsSince(start);
 
     start = Clock::now();
     std::vector<float> logits(std::size_t(config.vocab));
-    Index lastRow = Index(prompt.size()) - 1;
+    Index lastRow = encodes ? 0 : Index(prompt.size()) - 1;
     std::size_t shown = 0;
     while (Index(result.ids.size()) < maxNew) {
         model.logits(lastRow, lastRow + 1, logits.data());
@@ -180,6 +187,7 @@ EvalResult evaluatePlan(ModelRunner& model, kernels::Backend& backend,
                         std::span<const std::int32_t> ids, const std::optional<NeedleTruth>& needle,
                         const AttentionPlan& plan, const Job& job) {
     const ModelConfig& config = model.config();
+    requireDecoderOnly(config, "a plan");
     checkFits(plan, config);
     const Index n = Index(ids.size());
     if (n < 2)

@@ -71,6 +71,12 @@ void forwardAll(kernels::Backend& backend, const Work& work, bool sparse, Buffer
 KernelRun runKernels(kernels::Backend& backend, const std::vector<RunLayer>& layers,
                      const MethodSpec& method, int repeats, bool exact, const Job& job) {
     if (repeats < 5) throw Error(Errc::Usage, "run: at least 5 repeats are needed for a median");
+    for (const RunLayer& run : layers)
+        if (run.layer->problem.dv == 0)
+            throw Error(Errc::Unsupported,
+                        "layer " + std::to_string(run.layer->layer) +
+                            " was imported without values (V): a kernel that multiplies by V "
+                            "cannot be run on it; import the file again with its v");
     const auto policy = makePolicy(method);
     const auto mode = exact ? kernels::PlanMode::Exact : kernels::PlanMode::Tile;
     KernelRun result;

@@ -32,6 +32,7 @@ struct KernelRun {
 /// @param exact    time token-exact masks inside the tiles; else the rounded tiles that production
 ///                 kernels run (outputError is always of the exact set)
 /// @param repeats  at least 5
+/// @throws Error(Unsupported) for a layer without V
 KernelRun runKernels(kernels::Backend& backend, const std::vector<RunLayer>& layers,
                      const MethodSpec& method, int repeats, bool exact, const Job& job = {});
 

@@ -1,141 +1,162 @@
 #include "core/model/runner.h"
 
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/gelu.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/relu.h>
-#include <ATen/ops/sigmoid.h>
-#include <ATen/ops/silu.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <fstream>
 
 #include "core/model/rope.h"
+#include "core/torch/encoder_runner.h"
+#include "core/torch/experts.h"
+#include "core/torch/ops.h"
 #include "core/torch/threads.h"
-#include "core/torch/weights.h"
 
 namespace sparsight {
 namespace {
 
-at::Tensor matrix(float* p, Index rows, Index cols) {
-    return at::from_blob(p, {rows, cols}, at::kFloat);
-}
+constexpr double kLatentEps = 1e-6;  // of DeepSeek's latent norms, whatever rms_norm_eps says
 
-/// out = x w^T (+ bias).
-void project(at::Tensor out, const at::Tensor& x, const Weight& w, const Weight& bias) {
-    if (bias.given())
-        at::addmm_out(out, bias.tensor, x, w.tensor.t());
-    else
-        at::mm_out(out, x, w.tensor.t());
-}
-
-/// sum += x w^T (+ bias).
-void projectOnto(at::Tensor sum, const at::Tensor& x, const Weight& w, const Weight& bias) {
-    sum.addmm_(x, w.tensor.t());
-    if (bias.given()) sum.add_(bias.tensor);
-}
-
-void activate(at::Tensor x, const std::string& kind) {
-    if (kind == "silu")
-        at::silu_(x);
-    else if (kind == "gelu")
-        at::gelu_(x, "none");
-    else if (kind == "gelu_new" || kind == "gelu_pytorch_tanh" || kind == "gelu_fast")
-        at::gelu_(x, "tanh");
-    else if (kind == "quick_gelu")
-        x.mul_(at::sigmoid(x.mul(1.702)));
-    else if (kind == "relu")
-        at::relu_(x);
-    else if (kind == "relu2")
-        at::relu_(x).square_();
-    else
-        throw Error(Errc::Unsupported, "hidden_act \"" + kind + "\" is not supported");
-}
-
-/// y = w * x / sqrt(mean(x^2) + eps), row by row.
-void rmsNorm(const float* x, const float* w, double eps, Index rows, Index width, float* y) {
-    for (Index i = 0; i < rows; ++i, x += width, y += width) {
-        double sum[4] = {};
-        Index c = 0;
-        for (; c + 4 <= width; c += 4)
-            for (Index a = 0; a < 4; ++a) sum[a] += double(x[c + a]) * double(x[c + a]);
-        for (; c < width; ++c) sum[0] += double(x[c]) * double(x[c]);
-        const double mean = (sum[0] + sum[1] + sum[2] + sum[3]) / double(width);
-        const float inverse = float(1.0 / std::sqrt(mean + eps));
-        for (c = 0; c < width; ++c) y[c] = w[c] * (x[c] * inverse);
-    }
+/// Bytes that a new allocation may take without pushing other things out of memory.
+Index availableMemory() {
+    std::ifstream in("/proc/meminfo");
+    std::string key;
+    for (Index kB = 0; in >> key >> kB; in.ignore(64, '\n'))
+        if (key == "MemAvailable:") return kB * 1024;
+    return Index(sysconf(_SC_PHYS_PAGES)) / 2 * Index(sysconf(_SC_PAGESIZE));
 }
 
 /// cos and sin of the rotation of each position, [rows][pairs].
-struct Rotation {
-    Index pairs = 0;
-    bool interleaved = false;
-    std::vector<float> cosine, sine;
-
-    Rotation(const ModelConfig& config, Index first, Index rows)
-        : interleaved(config.rope.interleaved) {
-        const RopeTable table = ropeTable(config.rope, config.headDim, first + rows);
-        pairs = Index(table.inverseFrequency.size());
-        cosine.resize(std::size_t(rows * pairs));
-        sine.resize(std::size_t(rows * pairs));
+class Rotation {
+public:
+    /// @param dim  width of the part of a head that RoPE may turn
+    Rotation(const RopeConfig& rope, Index dim, Index first, Index rows)
+        : m_interleaved(rope.interleaved), m_writesHalves(rope.writesHalves) {
+        const RopeTable table = ropeTable(rope, dim, first + rows);
+        m_pairs = Index(table.inverseFrequency.size());
+        m_cosine.resize(std::size_t(rows * m_pairs));
+        m_sine.resize(std::size_t(rows * m_pairs));
+        m_old.resize(std::size_t(2 * m_pairs));
         for (Index i = 0; i < rows; ++i)
-            for (Index p = 0; p < pairs; ++p) {
+            for (Index p = 0; p < m_pairs; ++p) {
                 const float angle = float(first + i) * table.inverseFrequency[std::size_t(p)];
-                const auto at = std::size_t(i * pairs + p);
-                cosine[at] = std::cos(angle) * table.attentionFactor;
-                sine[at] = std::sin(angle) * table.attentionFactor;
+                const auto at = std::size_t(i * m_pairs + p);
+                m_cosine[at] = std::cos(angle) * table.attentionFactor;
+                m_sine[at] = std::sin(angle) * table.attentionFactor;
             }
     }
-    /// Turns the head vector `x` of row `row` in place.
-    void apply(float* x, Index row) const {
-        const float* c = cosine.data() + row * pairs;
-        const float* s = sine.data() + row * pairs;
-        const Index apart = interleaved ? 1 : pairs, step = interleaved ? 2 : 1;
-        for (Index p = 0; p < pairs; ++p) {
+    /// Turns the vector `x` of row `row` in place.
+    void apply(float* x, Index row) {
+        const float* c = m_cosine.data() + row * m_pairs;
+        const float* s = m_sine.data() + row * m_pairs;
+        if (m_writesHalves) {
+            std::copy_n(x, 2 * m_pairs, m_old.data());
+            for (Index p = 0; p < m_pairs; ++p) {
+                const float a = m_old[std::size_t(2 * p)], b = m_old[std::size_t(2 * p + 1)];
+                x[p] = a * c[p] - b * s[p];
+                x[p + m_pairs] = b * c[p] + a * s[p];
+            }
+            return;
+        }
+        const Index apart = m_interleaved ? 1 : m_pairs, step = m_interleaved ? 2 : 1;
+        for (Index p = 0; p < m_pairs; ++p) {
             float &a = x[p * step], &b = x[p * step + apart];
             const float a0 = a, b0 = b;
             a = a0 * c[p] - b0 * s[p];
             b = b0 * c[p] + a0 * s[p];
         }
     }
+
+private:
+    Index m_pairs = 0;
+    bool m_interleaved, m_writesHalves;
+    std::vector<float> m_cosine, m_sine, m_old;
 };
 
-[[noreturn]] void rethrow(const c10::Error& e) {
-    const std::string what = e.what_without_backtrace();
-    const bool memory = what.find("allocate") != std::string::npos;
-    throw Error(memory ? Errc::Resources : Errc::Device, "LibTorch: " + what);
+/// c tanh(x / c); c = 0 changes nothing.
+void cap(float* x, Index count, double c) {
+    if (c <= 0) return;
+    for (Index i = 0; i < count; ++i) x[i] = float(c) * std::tanh(x[i] / float(c));
 }
 
-class LlamaRunner final : public ModelRunner {
+/// The forward pass of every decoder: ModelConfig says what its blocks are made of.
+class DecoderRunner final : public ModelRunner {
 public:
-    LlamaRunner(ModelConfig config, ModelWeights weights, int threads)
-        : m_config(std::move(config)), m_weights(std::move(weights)), m_threads(threads) {
+    DecoderRunner(ModelConfig config, WeightFile file, int threads, const Job& job)
+        : m_config(std::move(config)),
+          m_row(architecture(m_config.arch)),
+          m_file(std::move(file)),
+          m_threads(threads) {
+        for (std::string& note : checkWeights(m_file, m_config))
+            m_config.notes.push_back(std::move(note));
         // One product of a chunk takes at most ~10 Gflop, which bounds memory and the wait for a
         // stop.
         const double flopsPerRow = 2.0 * double(m_config.hidden) *
                                    double(std::max(m_config.intermediate, m_config.hidden));
         m_chunk = std::clamp<Index>(Index(10e9 / flopsPerRow), 64, 1024);
+
+        const std::string embedding = m_file.prefix() + m_row.embedding;
+        m_embedding = m_file.contains(embedding) ? embedding : outputMatrix(m_file, m_config);
+        m_width = m_config.embeddingWidth > 0 ? m_config.embeddingWidth : m_config.hidden;
+        if (m_width != m_config.hidden)
+            m_projectIn =
+                m_file.linear(m_file.prefix() + "project_in", m_config.hidden, m_width, false);
+        m_layers.resize(std::size_t(m_config.layers));
+        const Index bytes = m_file.wantedBytes();
+        m_keep = bytes <= kConvertedAtOnce || bytes <= availableMemory() / 2;
+        if (bytes > kConvertedAtOnce) return;
+        for (Index l = 0; l < m_config.layers; ++l) {
+            job.step(double(l) / double(m_config.layers), "reading layer " + std::to_string(l + 1) +
+                                                              " of " +
+                                                              std::to_string(m_config.layers));
+            LayerWeights& w = keep(l);
+            for (std::size_t e = 0; e < w.experts.size(); ++e)
+                w.experts[e] = readExpert(m_file, m_config, l, Index(e));
+        }
+        readHead();
     }
     const ModelConfig& config() const override { return m_config; }
     int threads() const override { return m_threads; }
 
     void forward(std::span<const std::int32_t> ids, KvCache& cache, const AttentionFn& attention,
                  const Job& job, Index lastLayer) override {
+        check(ids, cache);
+        const Index n = Index(ids.size()), past = cache.length(), total = past + n;
+        auto& tokens = cache.tokens();
+        tokens.resize(std::size_t(past));
+        const double border = m_config.rope.originalMaxPositions;
+        const bool again = m_config.recomputesAtSwitch && past > 0 && double(past) <= border &&
+                           double(total) > border;
         try {
-            run(ids, cache, attention, job, lastLayer);
+            if (again) {
+                std::vector<std::int32_t> all = tokens;
+                all.insert(all.end(), ids.begin(), ids.end());
+                cache.setLength(0);
+                run(all, cache, attention, job, lastLayer);
+                if (m_rows > 0) {  // only the new tokens' rows are this call's
+                    m_x.erase(m_x.begin(), m_x.begin() + past * m_config.hidden);
+                    m_rows = n;
+                }
+            } else {
+                run(ids, cache, attention, job, lastLayer);
+            }
         } catch (const c10::Error& e) {
-            rethrow(e);
+            cache.setLength(past);
+            rethrowTorch(e);
+        } catch (...) {
+            cache.setLength(past);
+            throw;
         }
+        tokens.insert(tokens.end(), ids.begin(), ids.end());
     }
 
     void logits(Index row0, Index row1, float* out) override {
         checkRows(row0, row1);
-        head(m_x.data() + row0 * m_config.hidden, row1 - row0, out);
+        logitsFrom(m_x.data() + row0 * m_config.hidden, row1 - row0, out);
     }
 
     std::vector<float> hiddenStates(Index row0, Index row1) override {
@@ -144,10 +165,33 @@ public:
     }
 
     void logitsOf(std::span<const float> hidden, float* out) override {
-        head(hidden.data(), Index(hidden.size()) / m_config.hidden, out);
+        logitsFrom(hidden.data(), Index(hidden.size()) / m_config.hidden, out);
     }
 
 private:
+    // --- weights ---
+
+    LayerWeights& keep(Index l) {
+        auto& slot = m_layers[std::size_t(l)];
+        slot = std::make_unique<LayerWeights>(readLayer(m_file, m_config, l));
+        if (m_config.layer(l).experts) slot->experts.resize(std::size_t(m_config.experts.count));
+        return *slot;
+    }
+
+    /// What turns hidden states into logits is read when somebody asks for logits.
+    void readHead() {
+        if (m_head.given()) return;
+        const ModelConfig& c = m_config;
+        if (c.finalNorm)
+            m_norm = m_file.norm(m_file.prefix() + m_row.finalNorm, c.hidden,
+                                 c.block.norm == NormKind::Layer);
+        if (m_projectIn.given())
+            m_projectOut = m_file.linear(m_file.prefix() + "project_out", m_width, c.hidden, false);
+        m_head.w = m_file.read(outputMatrix(m_file, c), {c.vocab, m_width});
+    }
+
+    // --- logits ---
+
     void checkRows(Index row0, Index row1) const {
         if (row0 < 0 || row1 < row0 || row1 > m_rows)
             throw Error(Errc::Usage, "logits of rows " + std::to_string(row0) + " to " +
@@ -156,72 +200,69 @@ private:
     }
 
     /// Final norm and output matrix over `count` rows of hidden states.
-    void head(const float* hidden, Index count, float* out) const {
+    void logitsFrom(const float* hidden, Index count, float* out) {
+        const ModelConfig& c = m_config;
         try {
             const c10::InferenceMode guard;
             useTorchThreads(m_threads);
-            const Weight& w = m_weights.head.given() ? m_weights.head : m_weights.embedding;
-            std::vector<float> normed(std::size_t(std::min(m_chunk, count) * m_config.hidden));
+            readHead();
+            const Index most = std::min(m_chunk, count);
+            std::vector<float> normed(std::size_t(most * c.hidden));
+            std::vector<float> narrow(m_projectOut.given() ? std::size_t(most * m_width) : 0);
             for (Index r = 0; r < count; r += m_chunk) {
                 const Index rows = std::min(m_chunk, count - r);
-                norm(m_weights.norm, hidden + r * m_config.hidden, rows, normed.data());
-                project(matrix(out + r * m_config.vocab, rows, m_config.vocab),
-                        matrix(normed.data(), rows, m_config.hidden), w, {});
+                const float* x = hidden + r * c.hidden;
+                if (m_norm.given()) {
+                    applyNorm(c.block.norm, m_norm, c.normEps, x, rows, c.hidden, normed.data());
+                    x = normed.data();
+                }
+                if (m_projectOut.given()) {
+                    project(narrow.data(), x, rows, m_projectOut);
+                    x = narrow.data();
+                }
+                project(out + r * c.vocab, x, rows, m_head);
+                cap(out + r * c.vocab, rows * c.vocab, c.logitSoftcap);
             }
         } catch (const c10::Error& e) {
-            rethrow(e);
+            rethrowTorch(e);
         }
     }
 
-    void norm(const Weight& w, const float* x, Index rows, float* y) const {
-        rmsNorm(x, w.values.data(), m_config.normEps, rows, m_config.hidden, y);
-    }
+    // --- the pass ---
 
     void run(std::span<const std::int32_t> ids, KvCache& cache, const AttentionFn& attention,
              const Job& job, Index lastLayer) {
         const ModelConfig& c = m_config;
         const Index n = Index(ids.size()), past = cache.length();
-        check(ids, cache);
         const Index layers = lastLayer < 0 ? c.layers : std::min(lastLayer + 1, c.layers);
         m_rows = 0;
         const c10::InferenceMode guard;
         useTorchThreads(m_threads);
+        embed(ids, past);
 
-        m_x.resize(std::size_t(n * c.hidden));
-        for (Index i = 0; i < n; ++i)
-            std::copy_n(m_weights.embedding.values.data() + ids[std::size_t(i)] * c.hidden,
-                        c.hidden, m_x.data() + i * c.hidden);
-        const Rotation rotation(c, past, n);
-        const Index width = c.heads * c.headDim;
-        std::vector<float> q(std::size_t(n * width)), o(std::size_t(n * width));
+        const Index turned = c.latent.used() ? c.latent.rope : c.headDim;
+        Rotation rotation(c.rope, turned, past, n);
+        Rotation local(c.localRope, turned, past, n);
+        std::vector<float> q(std::size_t(n * c.heads * c.headDim)),
+            o(std::size_t(n * c.heads * c.valueWidth()));
 
         for (Index l = 0; l < layers; ++l) {
-            const std::string stage =
-                "layer " + std::to_string(l + 1) + " of " + std::to_string(layers);
-            job.step(double(l) / double(layers), stage);
-            queriesKeysValues(l, past, n, rotation, q.data(), cache, job);
-
-            LayerCall call;
-            call.layer = l;
-            kernels::Problem& p = call.problem;
-            p.Hq = c.heads;
-            p.Hkv = c.kvHeads;
-            p.Nq = n;
-            p.Nk = past + n;
-            p.d = p.dv = c.headDim;
-            p.scale = float(c.scale());
-            const Index headStride = cache.capacity() * c.headDim;
-            call.q = {q.data(), kernels::DType::F32, n * width, c.headDim, width};
-            call.k = {cache.key(l, 0, 0), kernels::DType::F32, c.kvHeads * headStride, headStride,
-                      c.headDim};
-            call.v = {cache.value(l, 0, 0), kernels::DType::F32, c.kvHeads * headStride, headStride,
-                      c.headDim};
-            call.o = {o.data(), kernels::DType::F32, n * width, c.headDim, width};
-            attention(call);
-            useTorchThreads(m_threads);  // the callee may have run a pool of its own
-
+            job.step(double(l) / double(layers),
+                     "layer " + std::to_string(l + 1) + " of " + std::to_string(layers));
+            // A pass that nobody continues uses each layer once: it does not stay.
+            const bool stays = m_layers[std::size_t(l)] || (m_keep && cache.keepsAllLayers());
+            LayerWeights once;
+            if (!stays) once = readLayer(m_file, m_config, l);
+            LayerWeights& w = !stays                     ? once
+                              : m_layers[std::size_t(l)] ? *m_layers[std::size_t(l)]
+                                                         : keep(l);
+            const LayerConfig layer = c.layer(l);
+            Rotation* turn = !layer.rotates ? nullptr : layer.localRope ? &local : &rotation;
+            queriesKeysValues(l, w, past, n, turn, q.data(), cache, job);
+            attend(l, w, past, n, q.data(), o.data(), cache, attention);
             // The last layer's output matters only to logits.
-            if (lastLayer < 0 || l + 1 < layers) finishLayer(l, n, o.data(), job);
+            if (lastLayer < 0 || l + 1 < layers) finishLayer(l, w, n, o.data(), job);
+            if (!stays) m_file.releasePages();
         }
         cache.setLength(past + n);
         if (layers == c.layers && lastLayer < 0) m_rows = n;
@@ -236,75 +277,233 @@ private:
                                              std::to_string(ids[i]) + ", model '" + m_config.name +
                                              "' has ids 0 to " +
                                              std::to_string(m_config.vocab - 1));
-        if (cache.length() + Index(ids.size()) > cache.capacity())
+        const Index total = cache.length() + Index(ids.size());
+        if (total > cache.capacity())
             throw Error(Errc::Usage, "the key/value cache holds " +
                                          std::to_string(cache.capacity()) + " tokens, " +
-                                         std::to_string(cache.length() + Index(ids.size())) +
-                                         " are needed");
+                                         std::to_string(total) + " are needed");
         if (!cache.canContinue())
             throw Error(Errc::Usage, "this key/value cache keeps one layer only and cannot go on");
+        if (m_config.positionRows > 0 && total > m_config.maxPositions)
+            throw Error(Errc::Usage, "model '" + m_config.name + "' has learned positions for " +
+                                         std::to_string(m_config.maxPositions) + " tokens, " +
+                                         std::to_string(total) + " are needed");
+    }
+
+    /// m_x [n][hidden]: token embeddings and learned positions.
+    void embed(std::span<const std::int32_t> ids, Index past) {
+        const ModelConfig& c = m_config;
+        const Index n = Index(ids.size());
+        m_x.resize(std::size_t(n * c.hidden));
+        std::vector<float> narrow(m_projectIn.given() ? std::size_t(n * m_width) : 0);
+        float* rows = m_projectIn.given() ? narrow.data() : m_x.data();
+        for (Index i = 0; i < n; ++i)
+            m_file.readPart(m_embedding, ids[std::size_t(i)] * m_width,
+                            {rows + i * m_width, std::size_t(m_width)});
+        if (m_projectIn.given()) project(m_x.data(), rows, n, m_projectIn);
+        if (c.embeddingScale != 1)
+            for (float& x : m_x) x *= float(c.embeddingScale);
+        if (c.positionRows == 0) return;
+        std::vector<float> position(static_cast<std::size_t>(c.hidden));
+        for (Index i = 0; i < n; ++i) {
+            m_file.readPart(m_file.prefix() + m_row.positions,
+                            (past + i + c.positionOffset) * c.hidden, position);
+            for (Index e = 0; e < c.hidden; ++e)
+                m_x[std::size_t(i * c.hidden + e)] += position[std::size_t(e)];
+        }
+    }
+
+    /// y = norm of m_x's rows, or the rows themselves where the block has no such norm.
+    const float* normed(const NormWeight& w, Index row, Index rows, std::vector<float>& y) const {
+        const ModelConfig& c = m_config;
+        const float* x = m_x.data() + row * c.hidden;
+        if (!w.given()) return x;
+        applyNorm(c.block.norm, w, c.normEps, x, rows, c.hidden, y.data());
+        return y.data();
     }
 
     /// q [n][Hq D] and the layer's part of the cache, rotated.
-    void queriesKeysValues(Index l, Index past, Index n, const Rotation& rotation, float* q,
-                           KvCache& cache, const Job& job) {
+    void queriesKeysValues(Index l, const LayerWeights& w, Index past, Index n, Rotation* rotation,
+                           float* q, KvCache& cache, const Job& job) {
         const ModelConfig& c = m_config;
-        const BlockWeights& b = m_weights.blocks[std::size_t(l)];
-        const Index width = c.heads * c.headDim, kvWidth = c.kvHeads * c.headDim;
+        const Index d = c.headDim, dv = c.valueWidth(), width = c.heads * d, kWidth = c.kvHeads * d,
+                    vWidth = c.kvHeads * dv;
         const Index most = std::min(m_chunk, n);
-        std::vector<float> normed(std::size_t(most * c.hidden));
-        std::vector<float> k(std::size_t(most * kvWidth)), v(std::size_t(most * kvWidth));
+        std::vector<float> space(std::size_t(most * c.hidden));
+        std::vector<float> k(std::size_t(most * kWidth)), v(std::size_t(most * vWidth));
         for (Index r = 0; r < n; r += m_chunk) {
             job.check();
             const Index rows = std::min(m_chunk, n - r);
-            norm(b.attentionNorm, m_x.data() + r * c.hidden, rows, normed.data());
-            const at::Tensor x = matrix(normed.data(), rows, c.hidden);
-            project(matrix(q + r * width, rows, width), x, b.q, b.qBias);
-            project(matrix(k.data(), rows, kvWidth), x, b.k, b.kBias);
-            project(matrix(v.data(), rows, kvWidth), x, b.v, b.vBias);
-            if (!allFinite(q + r * width, rows * width) || !allFinite(k.data(), rows * kvWidth) ||
-                !allFinite(v.data(), rows * kvWidth))
+            const float* x = normed(w.attentionNorm, r, rows, space);
+            float* qRows = q + r * width;
+            if (c.latent.used()) {
+                latentProjections(w, x, r, rows, rotation, qRows, k.data(), v.data());
+            } else {
+                project(qRows, x, rows, w.q);
+                project(k.data(), x, rows, w.k);
+                project(v.data(), x, rows, w.v);
+                normHeads(w.qNorm, rows, c.heads, qRows);
+                normHeads(w.kNorm, rows, c.kvHeads, k.data());
+            }
+            if (!allFinite(qRows, rows * width) || !allFinite(k.data(), rows * kWidth) ||
+                !allFinite(v.data(), rows * vWidth))
                 notFinite(l, "queries, keys or values");
             for (Index i = 0; i < rows; ++i) {
-                for (Index h = 0; h < c.heads; ++h)
-                    rotation.apply(q + (r + i) * width + h * c.headDim, r + i);
+                if (rotation && !c.latent.used()) {
+                    for (Index h = 0; h < c.heads; ++h)
+                        rotation->apply(qRows + i * width + h * d, r + i);
+                    for (Index h = 0; h < c.kvHeads; ++h)
+                        rotation->apply(k.data() + i * kWidth + h * d, r + i);
+                }
                 for (Index h = 0; h < c.kvHeads; ++h) {
-                    float* head = k.data() + i * kvWidth + h * c.headDim;
-                    rotation.apply(head, r + i);
-                    std::copy_n(head, c.headDim, cache.key(l, h, past + r + i));
-                    std::copy_n(v.data() + i * kvWidth + h * c.headDim, c.headDim,
+                    std::copy_n(k.data() + i * kWidth + h * d, d, cache.key(l, h, past + r + i));
+                    std::copy_n(v.data() + i * vWidth + h * dv, dv,
                                 cache.value(l, h, past + r + i));
                 }
             }
         }
     }
 
-    /// x += o(attention); x += mlp(x), in chunks of rows.
-    void finishLayer(Index l, Index n, float* attention, const Job& job) {
+    /// The q and k norms: over each head, or over all of them together.
+    void normHeads(const NormWeight& w, Index rows, Index heads, float* x) const {
+        if (!w.given()) return;
         const ModelConfig& c = m_config;
-        const BlockWeights& b = m_weights.blocks[std::size_t(l)];
-        const Index width = c.heads * c.headDim, most = std::min(m_chunk, n);
-        std::vector<float> normed(std::size_t(most * c.hidden));
-        std::vector<float> gate(std::size_t(most * c.intermediate)), up(gate.size());
+        if (c.block.wholeNorms)
+            applyNorm(c.block.norm, w, c.normEps, x, rows, heads * c.headDim, x);
+        else
+            applyNorm(c.block.norm, w, c.normEps, x, rows * heads, c.headDim, x);
+    }
+
+    /// Latent attention: q and the expanded keys and values of every head, rotated.
+    ///
+    ///     q = [q_nope | rot(q_rope)],  k = [k_nope | rot(k_rope), shared by all heads]
+    void latentProjections(const LayerWeights& w, const float* x, Index firstRow, Index rows,
+                           Rotation* rotation, float* q, float* k, float* v) const {
+        const ModelConfig& c = m_config;
+        const LatentConfig& m = c.latent;
+        const Index d = c.headDim, dv = c.valueWidth(), down = m.kvRank + m.rope, up = m.nope + dv;
+        if (m.qRank > 0) {
+            std::vector<float> latent(std::size_t(rows * m.qRank));
+            project(latent.data(), x, rows, w.qDown);
+            applyNorm(c.block.norm, w.qDownNorm, kLatentEps, latent.data(), rows, m.qRank,
+                      latent.data());
+            project(q, latent.data(), rows, w.q);
+        } else {
+            project(q, x, rows, w.q);
+        }
+        std::vector<float> both(std::size_t(rows * down)), latent(std::size_t(rows * m.kvRank)),
+            expanded(std::size_t(rows * c.heads * up));
+        project(both.data(), x, rows, w.kvDown);
+        for (Index i = 0; i < rows; ++i)
+            std::copy_n(both.data() + i * down, m.kvRank, latent.data() + i * m.kvRank);
+        applyNorm(c.block.norm, w.kvDownNorm, kLatentEps, latent.data(), rows, m.kvRank,
+                  latent.data());
+        project(expanded.data(), latent.data(), rows, w.kvUp);
+        for (Index i = 0; i < rows; ++i) {
+            float* kRope = both.data() + i * down + m.kvRank;
+            if (rotation) rotation->apply(kRope, firstRow + i);
+            for (Index h = 0; h < c.heads; ++h) {
+                const Index head = i * c.heads + h;
+                const float* from = expanded.data() + head * up;
+                if (rotation) rotation->apply(q + head * d + m.nope, firstRow + i);
+                std::copy_n(from, m.nope, k + head * d);
+                std::copy_n(kRope, m.rope, k + head * d + m.nope);
+                std::copy_n(from + m.nope, dv, v + head * dv);
+            }
+        }
+    }
+
+    void attend(Index l, const LayerWeights& w, Index past, Index n, const float* q, float* o,
+                KvCache& cache, const AttentionFn& attention) const {
+        const ModelConfig& c = m_config;
+        const Index d = c.headDim, dv = c.valueWidth();
+        LayerCall call;
+        call.layer = l;
+        kernels::Problem& p = call.problem;
+        p.Hq = c.heads;
+        p.Hkv = c.kvHeads;
+        p.Nq = n;
+        p.Nk = past + n;
+        p.d = d;
+        p.dv = dv;
+        p.scale = float(c.scale(l));
+        p.softcap = float(c.softcap);
+        p.window = c.layer(l).window;
+        p.sinks = w.sinks.data;
+        const Index kHead = cache.capacity() * d, vHead = cache.capacity() * dv;
+        const auto f32 = kernels::DType::F32;
+        call.q = {q, f32, n * c.heads * d, d, c.heads * d};
+        call.k = {cache.key(l, 0, 0), f32, c.kvHeads * kHead, kHead, d};
+        call.v = {cache.value(l, 0, 0), f32, c.kvHeads * vHead, vHead, dv};
+        call.o = {o, f32, n * c.heads * dv, dv, c.heads * dv};
+        call.hidden = m_x.data();
+        attention(call);
+        useTorchThreads(m_threads);  // the callee may have run a pool of its own
+    }
+
+    /// x += attention, x += mlp with the block's norms around them, in chunks of rows; experts take
+    /// all rows at once, so that each is read once.
+    void finishLayer(Index l, LayerWeights& w, Index n, const float* attention, const Job& job) {
+        const ModelConfig& c = m_config;
+        const bool experts = c.layer(l).experts;
+        const Index most = std::min(m_chunk, n), oWidth = c.heads * c.valueWidth();
+        std::vector<float> space(std::size_t(most * c.hidden)), branch(space.size());
+        std::vector<float> mlpIn(experts ? std::size_t(n * c.hidden) : 0);
         for (Index r = 0; r < n; r += m_chunk) {
             job.check();
             const Index rows = std::min(m_chunk, n - r);
             float* x = m_x.data() + r * c.hidden;
-            const at::Tensor sum = matrix(x, rows, c.hidden);
-            projectOnto(sum, matrix(attention + r * width, rows, width), b.o, b.oBias);
-            norm(b.mlpNorm, x, rows, normed.data());
-            const at::Tensor in = matrix(normed.data(), rows, c.hidden);
-            const at::Tensor g = matrix(gate.data(), rows, c.intermediate);
-            const at::Tensor u = matrix(up.data(), rows, c.intermediate);
-            project(g, in, b.gate, b.gateBias);
-            job.check();
-            project(u, in, b.up, b.upBias);
-            job.check();
-            activate(g, c.activation);
-            g.mul_(u);
-            projectOnto(sum, g, b.down, b.downBias);
+            const float* in = nullptr;
+            if (c.block.parallel) in = normed(w.mlpNorm, r, rows, space);
+            addBranch(w.attentionOutNorm, w.attentionSumNorm, x, rows, branch,
+                      [&](float* sum) { projectOnto(sum, attention + r * oWidth, rows, w.o); });
+            if (!c.block.parallel) in = normed(w.mlpNorm, r, rows, space);
+            if (experts) {
+                std::copy_n(in, rows * c.hidden, mlpIn.data() + r * c.hidden);
+                continue;
+            }
+            // Without a norm before the branch its input is x, which the branch is added to.
+            addBranch(w.mlpOutNorm, w.mlpSumNorm, x, rows, branch,
+                      [&](float* sum) { mlpOnto(w.mlp, in, rows, c.activation, sum, job); });
             if (!allFinite(x, rows * c.hidden)) notFinite(l, "activations");
         }
+        if (!experts) return;
+        std::vector<float> sum(mlpIn.size());
+        runExperts(
+            c, w, mlpIn.data(), n, m_chunk,
+            [&](Index e) -> MlpWeights {
+                if (m_layers[std::size_t(l)] == nullptr) return readExpert(m_file, c, l, e);
+                MlpWeights& kept = w.experts[std::size_t(e)];
+                if (!kept.down.given()) kept = readExpert(m_file, c, l, e);
+                return kept;
+            },
+            sum.data(), job);
+        for (Index r = 0; r < n; r += m_chunk) {
+            const Index rows = std::min(m_chunk, n - r);
+            float* x = m_x.data() + r * c.hidden;
+            addBranch(w.mlpOutNorm, w.mlpSumNorm, x, rows, branch, [&](float* to) {
+                const float* from = sum.data() + r * c.hidden;
+                for (Index i = 0; i < rows * c.hidden; ++i) to[i] += from[i];
+            });
+            if (!allFinite(x, rows * c.hidden)) notFinite(l, "activations");
+        }
+    }
+
+    /// x = sumNorm(x + outNorm(branch)); `addTo` adds the branch to what it is given.
+    template <class AddTo>
+    void addBranch(const NormWeight& outNorm, const NormWeight& sumNorm, float* x, Index rows,
+                   std::vector<float>& space, AddTo addTo) const {
+        const ModelConfig& c = m_config;
+        const Index count = rows * c.hidden;
+        if (outNorm.given()) {
+            std::fill_n(space.begin(), count, 0.0f);
+            addTo(space.data());
+            applyNorm(c.block.norm, outNorm, c.normEps, space.data(), rows, c.hidden, space.data());
+            for (Index i = 0; i < count; ++i) x[i] += space[std::size_t(i)];
+        } else {
+            addTo(x);
+        }
+        if (sumNorm.given()) applyNorm(c.block.norm, sumNorm, c.normEps, x, rows, c.hidden, x);
     }
 
     [[noreturn]] void notFinite(Index layer, const std::string& what) const {
@@ -315,9 +514,16 @@ private:
     }
 
     ModelConfig m_config;
-    ModelWeights m_weights;
+    const Architecture& m_row;
+    WeightFile m_file;
     int m_threads;
     Index m_chunk = 1024;
+    bool m_keep = true;                                   ///< there is room for all layers
+    std::vector<std::unique_ptr<LayerWeights>> m_layers;  ///< null = not converted
+    std::string m_embedding;  ///< the tensor that token embeddings are rows of
+    Index m_width = 0;        ///< of such a row
+    Linear m_projectIn, m_projectOut, m_head;
+    NormWeight m_norm;
     std::vector<float> m_x;  ///< hidden states of the last forward, [m_rows][hidden]
     Index m_rows = 0;        ///< 0 = no complete forward yet
 };
@@ -327,13 +533,14 @@ private:
 std::unique_ptr<ModelRunner> loadModel(const std::filesystem::path& directory, int threads,
                                        const Job& job) {
     ModelConfig config = readConfig(directory);
+    if (threads <= 0) threads = kernels::physicalCores();
+    if (config.encoder) return loadEncoder(directory, std::move(config), threads, job);
     try {
         const c10::InferenceMode guard;
-        ModelWeights weights = loadWeights(directory, config, job);
-        return std::make_unique<LlamaRunner>(std::move(config), std::move(weights),
-                                             threads > 0 ? threads : kernels::physicalCores());
+        WeightFile file = openWeights(directory, config);
+        return std::make_unique<DecoderRunner>(std::move(config), std::move(file), threads, job);
     } catch (const c10::Error& e) {
-        rethrow(e);
+        rethrowTorch(e);
     }
 }
 

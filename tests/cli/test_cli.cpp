@@ -396,8 +396,8 @@ TEST_CASE("an interrupted capture can be resumed", "[cli]") {
     const Scratch scratch;
     const std::string s = scratch / "r.sparsight";
     // timeout sends the same signal as Ctrl+C once layers have begun to land.
-    const Result cut =
-        sparsight("capture bookworm --probe niah:tokens=6000 -o " + s, "timeout --preserve-status -s INT 4");
+    const Result cut = sparsight("capture bookworm --probe niah:tokens=6000 -o " + s,
+                                 "timeout --preserve-status -s INT 4");
     if (cut.status == 0) {
         WARN("the machine finished 6000 tokens before the interrupt");
         return;
@@ -423,12 +423,58 @@ TEST_CASE("tokenize reads standard input and a tokenizer.json alone", "[cli]") {
     CHECK(byModel.json() == byFile.json());
     CHECK(byModel.err.empty());
 
-    write(
-        scratch / "tokenizer.json",
-        R"({"version": "1.0", "model": {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0}})");
-    const Result unigram = piped("a", "tokenize " + (scratch / "tokenizer.json"));
-    CHECK(unigram.status == 3);
-    CHECK_THAT(unigram.err, Catch::Contains("Unigram"));
+    write(scratch / "tokenizer.json",
+          R"({"version": "1.0", "model": {"type": "Mystery", "vocab": [["a", 0.0]]}})");
+    const Result mystery = piped("a", "tokenize " + (scratch / "tokenizer.json"));
+    CHECK(mystery.status == 3);
+    CHECK_THAT(mystery.err, Catch::Contains("Mystery") && Catch::Contains("Unigram"));
+}
+
+TEST_CASE("tokenize reads a pair and decodes ids", "[cli]") {
+    const Scratch scratch;
+    const std::string bert =
+        std::string("tokenize --json ") + SPARSIGHT_TEST_DATA + "/parity/tokenizers/bert_uncased";
+    write(scratch / "a", "Hello there");
+    write(scratch / "b", " and you?");
+    const Json j = good(bert + " --text " + (scratch / "a") + " --pair " + (scratch / "b")).json();
+    const Json golden = Json::parse(
+        slurp(std::string(SPARSIGHT_TEST_DATA) + "/parity/tokenizers/bert_uncased/golden.json"));
+    const auto& pairs = golden["pair"];
+    const auto g = std::find_if(pairs.begin(), pairs.end(),
+                                [](const Json& p) { return p["a"] == "Hello there"; });
+    REQUIRE(g != pairs.end());
+    CHECK(j["ids"] == (*g)["ids"]);
+    CHECK(j["typeIds"] == (*g)["type_ids"]);
+    CHECK(j["offsets"] == (*g)["offsets"]);
+    CHECK(j["special"][0] == 1);
+    CHECK(j["words"][0].is_null());
+    std::string ids;
+    for (const Json& id : j["ids"]) ids += (ids.empty() ? "" : ",") + std::to_string(id.get<int>());
+    const Json text = good(bert + " --decode " + ids).json();
+    CHECK_THAT(text["textWithSpecial"].get<std::string>(), Catch::StartsWith("[CLS] hello there"));
+    CHECK_THAT(text["text"].get<std::string>(), Catch::StartsWith("hello there"));
+}
+
+TEST_CASE("a conversation is written by the model's chat template", "[cli]") {
+    const Scratch scratch;
+    fs::copy_file(std::string(SPARSIGHT_SOURCE_DIR) + "/resources/models/bookworm/tokenizer.json",
+                  scratch / "tokenizer.json");
+    const std::string tokenize = "tokenize --json " + scratch.path.string();
+    write(scratch / "chat.json", R"([{"role": "user", "content": "Call me Ishmael."}])");
+    const Result none = sparsight(tokenize + " --chat " + (scratch / "chat.json"));
+    CHECK(none.status == 4);
+    CHECK_THAT(none.err, Catch::Contains("no chat template"));
+    write(scratch / "chat_template.jinja",
+          "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+          "{% if add_generation_prompt %}you:{% endif %}");
+    const Json chat = good(tokenize + " --chat " + (scratch / "chat.json")).json();
+    write(scratch / "text.txt", "user: Call me Ishmael.\nyou:");
+    CHECK(chat == good(tokenize + " --no-special --text " + (scratch / "text.txt")).json());
+    CHECK(sparsight(tokenize + " --chat a --text b").status == 2);
+    write(scratch / "chat_template.jinja", "{% include 'other' %}");
+    const Result beyond = sparsight(tokenize + " --chat " + (scratch / "chat.json"));
+    CHECK(beyond.status == 3);
+    CHECK_THAT(beyond.err, Catch::Contains("include"));
 }
 
 TEST_CASE("block methods dump block masks, and the table goes to CSV beside JSON", "[cli]") {
@@ -635,6 +681,86 @@ TEST_CASE("a full disk loses nothing that was finished", "[cli]") {
     CHECK(newestCapture(s)["state"] == "complete");
 }
 
+TEST_CASE("info reads the headers of a huge model only", "[cli]") {
+    // 400 GB in 62 shards, all holes: whoever reads weights would be seen.
+    const Scratch scratch;
+    constexpr std::int64_t hidden = 16384, width = 53248, vocab = 128256, layers = 62;
+    Json map;
+    const auto shard = [&](const std::string& name,
+                           const std::vector<std::pair<std::string, Json>>& all) {
+        Json header;
+        std::int64_t at = 0;
+        for (const auto& [tensor, shape] : all) {
+            std::int64_t bytes = 2;
+            for (const Json& d : shape) bytes *= d.get<std::int64_t>();
+            header[tensor] = {
+                {"dtype", "BF16"}, {"shape", shape}, {"data_offsets", {at, at + bytes}}};
+            map[tensor] = name;
+            at += bytes;
+        }
+        const std::string json = header.dump();
+        const std::uint64_t size = json.size();
+        write(scratch / name, std::string(reinterpret_cast<const char*>(&size), 8) + json);
+        fs::resize_file(scratch / name, 8 + size + std::uint64_t(at));
+    };
+    for (std::int64_t l = 0; l < layers; ++l) {
+        const std::string p = "model.layers." + std::to_string(l) + ".";
+        std::vector<std::pair<std::string, Json>> all{
+            {p + "self_attn.q_proj.weight", {hidden, hidden}},
+            {p + "self_attn.k_proj.weight", {1024, hidden}},
+            {p + "self_attn.v_proj.weight", {1024, hidden}},
+            {p + "self_attn.o_proj.weight", {hidden, hidden}},
+            {p + "mlp.gate_proj.weight", {width, hidden}},
+            {p + "mlp.up_proj.weight", {width, hidden}},
+            {p + "mlp.down_proj.weight", {hidden, width}},
+            {p + "input_layernorm.weight", Json::array({hidden})},
+            {p + "post_attention_layernorm.weight", Json::array({hidden})}};
+        if (l == 0) {
+            all.push_back({"model.embed_tokens.weight", {vocab, hidden}});
+            all.push_back({"lm_head.weight", {vocab, hidden}});
+            all.push_back({"model.norm.weight", Json::array({hidden})});
+        }
+        shard("model-" + std::to_string(l) + ".safetensors", all);
+    }
+    write(scratch / "model.safetensors.index.json", Json{{"weight_map", map}}.dump());
+    Json config = {{"model_type", "llama"},
+                   {"hidden_size", hidden},
+                   {"intermediate_size", width},
+                   {"num_hidden_layers", layers},
+                   {"num_attention_heads", 128},
+                   {"num_key_value_heads", 8},
+                   {"vocab_size", vocab},
+                   {"torch_dtype", "bfloat16"},
+                   {"max_position_embeddings", 8192}};
+    write(scratch / "config.json", config.dump());
+    const Json j = good("info --tokens 4096 --json " + scratch.path.string()).json();
+    CHECK(j["parameters"] == 201840345088);
+    CHECK(j["bytes"].get<double>() > 4.03e11);
+    CHECK(j["files"] == layers);
+    CHECK(j["storedAs"] == "BF16");
+    CHECK(j["unsupported"] == "");
+    const Json& estimate = j["estimate"];
+    CHECK(estimate["seconds"].get<double>() > 1);
+    // One layer as float32 is 12.7 GB; the whole model would be 807 GB.
+    CHECK(estimate["memoryBytes"].get<double>() > 1.2e10);
+    CHECK(estimate["memoryBytes"].get<double>() < 3e10);
+
+    // A tensor that is missing, and an architecture that nobody knows, still have facts.
+    config["num_hidden_layers"] = layers + 1;
+    write(scratch / "config.json", config.dump());
+    const Result missing = sparsight("info " + scratch.path.string());
+    CHECK(missing.status == 3);
+    CHECK_THAT(missing.out, Catch::Contains("201,840,345,088"));
+    CHECK_THAT(missing.err, Catch::Contains("model.layers.62.input_layernorm.weight"));
+    config["model_type"] = "lama";
+    write(scratch / "config.json", config.dump());
+    const Result unknown = sparsight("info " + scratch.path.string());
+    CHECK(unknown.status == 3);
+    CHECK_THAT(unknown.out, Catch::Contains("201,840,345,088"));
+    CHECK_THAT(unknown.err, Catch::Contains("did you mean llama?"));
+    CHECK_THAT(unknown.err, Catch::Contains("import-tensors"));
+}
+
 TEST_CASE("one flipped byte in a segment is found and named", "[cli]") {
     const Scratch scratch;
     const std::string s = scratch / "f.sparsight";
@@ -676,4 +802,116 @@ TEST_CASE("gui without a display says so", "[cli]") {
     const Result r = sparsight("gui", "env -u DISPLAY -u WAYLAND_DISPLAY -u QT_QPA_PLATFORM");
     CHECK(r.status == 6);
     CHECK_THAT(r.err, Catch::Contains("no display"));
+}
+
+TEST_CASE("import-tensors makes a session that every command reads", "[cli]") {
+    const Scratch scratch;
+    const std::string data = SPARSIGHT_TEST_DATA "/import/", session = scratch / "i.sparsight";
+    const Json list = good("import-tensors " + data + "layers.npz --list --json").json();
+    CHECK(list["patterns"]["q"] == "l{layer}_q");
+    CHECK(list["problems"].empty());
+    CHECK(list["tensors"].size() == 9);
+    CHECK_FALSE(fs::exists(session));
+
+    const Json j = good("import-tensors " + data + "layers.npz --json -o " + session).json();
+    CHECK(j["layers"] == 2);
+    CHECK(j["heads"] == 4);
+    CHECK(j["kvHeads"] == 2);
+    CHECK(j["lseDifference"].get<double>() < 3e-6);
+    CHECK(good("heads --json " + session).json().size() == 8);
+    CHECK(good("mask --json --method a-shape:sink=1,window=8 --layer 1 " + session).json().size() ==
+          4);
+    good("map " + session + " --layer 0 --head 3 -o " + (scratch / "m.npy"));
+    CHECK(npyShape(slurp(scratch / "m.npy")) == "(1024, 1024)");
+    good("curve " + session + " --layer 0 --head 1 --methods oracle-blocks --points 3");
+    CHECK(good("run --json --method a-shape:sink=1,window=8 --layer 1 " + session)
+              .json()["denseMs"]
+              .get<double>() > 0);
+    CHECK(good("session check " + session).status == 0);
+    CHECK(newestCapture(session)["model"] == "layers");
+
+    // Into the same session: no values, another name, chosen layers and parts.
+    const Json again = good("import-tensors " + data +
+                            "layers.npz --map v=- --map k=l{layer}_k "
+                            "--layers 1 --name other --json -o " +
+                            session)
+                           .json();
+    CHECK(again["layers"] == 1);
+    CHECK(good("session info --json " + session).json()["captures"].size() == 2);
+    CHECK(newestCapture(session)["model"] == "other");
+    const Json rows = good("mask --json --method a-shape:sink=1,window=8 " + session).json();
+    CHECK(rows[0]["outputError"].is_null());
+    CHECK(rows[0]["recall"].get<double>() < 1);
+    fails("run --method a-shape " + session, 3, "without values");
+}
+
+TEST_CASE("import-tensors says what is wrong, and with which option it would be right", "[cli]") {
+    const Scratch scratch;
+    const std::string data = SPARSIGHT_TEST_DATA "/import/",
+                      out = " -o " + (scratch / "x.sparsight");
+    fails("import-tensors " + data + "bf16.npz" + out, 3, "--bf16");
+    fails("import-tensors " + data + "tensors.pkl" + out, 3, "save_file(torch.load");
+    fails("import-tensors " + data + "torch.bin" + out, 3, "save_file(torch.load");
+    fails("import-tensors " + data + "maps.npz" + out, 3, "dump_qkv.py");
+    fails("import-tensors " + data + "cross.npz --causal" + out, 3, "--bidirectional");
+    fails("import-tensors " + data + "stacked.npz --layers 5" + out, 3, "there are 0, 1");
+    fails("import-tensors " + data + "stacked.npz --map x=y" + out, 2, "PART=PATTERN");
+    fails("import-tensors " + data + "stacked.npz --map q=nope --map k=k" + out, 3, "no tensor");
+    fails("import-tensors " + data + "stacked.npz --tokenizer bookworm" + out, 2, "input_ids");
+    fails("import-tensors nothing.npz" + out, 4, "there is no file");
+    fails("import-tensors " + data + "stacked.npz", 2, "-o NAME.sparsight");
+    CHECK_FALSE(fs::exists(scratch / "x.sparsight"));
+}
+
+TEST_CASE("capture --decode stores prompt and generated rows, --rows chooses among them", "[cli]") {
+    const Scratch scratch;
+    const std::string session = scratch / "d.sparsight", text = scratch / "p.txt";
+    write(text, "The old man looked at the sea for a long time, and then he said to the boy that");
+    const Json generated = good("generate bookworm --text " + text + " --max-new 10 --json").json();
+    const Json j =
+        good("capture bookworm --text " + text + " --decode-steps 0,3,7-9 --json -o " + session)
+            .json();
+    CHECK(j["generated"] == 10);
+    const Json info = newestCapture(session);
+    const int prompt = info["prefill"], tokens = info["tokens"];
+    CHECK(tokens == prompt + 10);
+    CHECK(prompt == generated["promptTokens"]);
+    CHECK(info["decodeSteps"] == Json({0, 3, 7, 8, 9}));
+
+    const Json all = good("heads --json " + session).json();
+    const Json prefill = good("heads --json --rows prefill " + session).json();
+    const Json decode = good("heads --json --rows decode " + session).json();
+    REQUIRE(all.size() == 64);
+    REQUIRE(prefill.size() == 64);
+    REQUIRE(decode.size() == 64);
+    // Fewer than 64 rows: the mean over all rows is that of the two parts.
+    for (std::size_t i = 0; i < 64; ++i) {
+        const double mixed = (prefill[i]["entropy"].get<double>() * prompt +
+                              decode[i]["entropy"].get<double>() * 10) /
+                             tokens;
+        CHECK(all[i]["entropy"].get<double>() == Approx(mixed).margin(1e-4));
+    }
+    const Json masks = good(
+                           "mask --json --rows decode --layer 2 --head 1 "
+                           "--method a-shape:sink=2,window=4 " +
+                           session)
+                           .json();
+    CHECK(masks[0]["coverage"].get<double>() < 0.4);  // six keys of about twenty in each row
+    good("mask --rows decode --layer 2 --head 1 --method a-shape:sink=2,window=4 --dump " +
+         (scratch / "mask.npy") + " " + session);
+    CHECK(npyShape(slurp(scratch / "mask.npy")) == "(10, " + std::to_string(tokens) + ")");
+    good("map " + session + " --layer 2 --head 1 --rows decode --size 50x10 -o " +
+         (scratch / "m.npy"));
+    CHECK(npyShape(slurp(scratch / "m.npy")) == "(10, 50)");
+
+    // A capture without decoding has one region only.
+    good("capture bookworm --text " + text + " -o " + session);
+    CHECK(newestCapture(session)["prefill"] == prompt);
+    fails("heads --rows decode " + session, 2, "--decode N");
+    fails("map --layer 0 --head 0 --rows decode -o " + (scratch / "n.npy") + " " + session, 2,
+          "--decode N");
+    fails("capture bookworm --text " + text + " --decode-steps 3-1 -o " + session, 2, "0,3,5-9");
+    fails("capture bookworm --text " + text + " --decode 2 --decode-steps 5 -o " + session, 2,
+          "steps 0 to 1");
+    fails("capture bookworm --resume --decode 2 -o " + session, 2, "leave --decode out");
 }

@@ -188,7 +188,7 @@ TEST_CASE("captures of nothing or of missing layers are refused", "[capture]") {
     const auto model = loadModel(kBookworm);
     const auto backend = kernels::makeBackend();
     const LayerSink nobody = [](const LayerCapture&, const LayerStats&) {};
-    CHECK_THROWS_AS(capturePrompt(*model, *backend, {}, {}, nobody), Error);
+    CHECK_THROWS_AS(capturePrompt(*model, *backend, std::span<const std::int32_t>{}, {}, nobody), Error);
     CaptureOptions options;
     options.layers = {3, 8};
     CHECK_THROWS_AS(capturePrompt(*model, *backend, passage(10), options, nobody), Error);

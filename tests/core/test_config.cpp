@@ -333,3 +333,192 @@ TEST_CASE("the nearest name", "[config]") {
     CHECK(nearestName("zzzzzz", {"dense", "a-shape"}).empty());
     CHECK(nearestName("", {"dense"}).empty());
 }
+
+namespace {
+
+/// Windows of all layers, "8 8 0".
+std::string windows(const ModelConfig& c) {
+    std::string text;
+    for (const LayerConfig& l : c.layerConfigs)
+        text += (text.empty() ? "" : " ") + std::to_string(l.window);
+    return text;
+}
+
+json of(const char* type, json more = json::object()) {
+    json j = {{"model_type", type}, {"num_hidden_layers", 4}};
+    j.update(more);
+    return j;
+}
+
+}  // namespace
+
+TEST_CASE("which layers see a window only", "[config]") {
+    // A key that is missing is the class default, null is none.
+    CHECK(windows(read(of("mistral"))) == "4096 4096 4096 4096");
+    CHECK(windows(read(of("mistral", {{"sliding_window", nullptr}}))) == "0 0 0 0");
+    CHECK(windows(read(of("mixtral"))) == "0 0 0 0");
+    CHECK(windows(read(of("phi3", {{"sliding_window", 7}}))) == "7 7 7 7");
+
+    const json qwen = {{"sliding_window", 9}, {"max_window_layers", 2}};
+    CHECK(windows(read(of("qwen2", qwen))) == "0 0 0 0");
+    json used = qwen;
+    used["use_sliding_window"] = true;
+    CHECK(windows(read(of("qwen2", used))) == "0 0 9 9");
+    CHECK(windows(read(of("qwen3", used))) == "0 0 9 9");
+    CHECK(windows(read(of("qwen3_moe", used))) == "9 9 9 9");
+    used["layer_types"] = {"full_attention", "sliding_attention", "full_attention",
+                           "full_attention"};
+    CHECK(windows(read(of("qwen2", used))) == "0 9 0 0");
+
+    CHECK(windows(read(of("gemma2"))) == "4096 0 4096 0");
+    CHECK(windows(read(of("gpt_oss"))) == "128 0 128 0");
+    CHECK(windows(read(of("gemma3_text", {{"num_hidden_layers", 7}, {"sliding_window", 5}}))) ==
+          "5 5 5 5 5 0 5");
+    CHECK(windows(read(of("gemma3_text", {{"sliding_window_pattern", 2}, {"sliding_window", 5}}))) ==
+          "5 0 5 0");
+
+    // no_rope_layers: 1 = rotate, in spite of its name; only layers without RoPE have a window.
+    const ModelConfig smol =
+        read(of("smollm3", {{"use_sliding_window", true}, {"sliding_window", 6}}));
+    CHECK(windows(smol) == "0 0 0 6");
+    CHECK(smol.layer(2).rotates);
+    CHECK_FALSE(smol.layer(3).rotates);
+    const ModelConfig own = read(of("smollm3", {{"no_rope_layers", {0, 1, 1, 0}}}));
+    CHECK_FALSE(own.layer(0).rotates);
+    CHECK(own.layer(1).rotates);
+}
+
+TEST_CASE("class defaults of single architectures", "[config]") {
+    CHECK(read(of("qwen3")).headDim == 128);
+    CHECK(read(of("qwen3", {{"head_dim", nullptr}, {"hidden_size", 64}})).headDim == 2);
+    CHECK(read(of("qwen2")).headDim == 4096 / 32);
+    CHECK(read(of("mistral")).kvHeads == 8);
+    CHECK(read(of("mistral", {{"num_key_value_heads", nullptr}})).kvHeads == 32);
+    // Classes without grouped queries do not know the key.
+    CHECK(read(of("gpt2", {{"num_key_value_heads", 2}})).kvHeads == 12);
+
+    const ModelConfig gemma2 = read(of("gemma2"));
+    CHECK(gemma2.softcap == 50);
+    CHECK(gemma2.logitSoftcap == 30);
+    CHECK(gemma2.scale() == Approx(1.0 / 16));
+    CHECK(gemma2.embeddingScale == Approx(48));
+    CHECK(read(of("gemma2", {{"attn_logit_softcapping", nullptr}})).softcap == 0);
+    CHECK(read(of("gemma3_text", {{"attn_logit_softcapping", 50}})).softcap == 0);
+    CHECK(read(of("gemma", {{"hidden_act", "gelu"}})).activation == "gelu_pytorch_tanh");
+
+    const ModelConfig oss = read(of("gpt_oss"));
+    CHECK(oss.rope.kind == "yarn");
+    CHECK(oss.rope.factor == 32);
+    CHECK_FALSE(oss.rope.truncate);
+    CHECK(oss.rope.originalMaxPositions == 4096);
+    CHECK(oss.rope.theta == 150000);
+    CHECK(read(of("gpt_oss", {{"rope_scaling", nullptr}})).rope.kind == "default");
+
+    const ModelConfig gpt2 = read(of("gpt2", {{"n_embd", 32}, {"n_head", 4}, {"n_layer", 3}}));
+    CHECK(gpt2.layers == 3);
+    CHECK(gpt2.headDim == 8);
+    CHECK(gpt2.intermediate == 128);
+    CHECK(gpt2.positionRows == 1024);
+    CHECK(gpt2.rope.kind == "none");
+    CHECK(read(of("opt")).positionRows == 2050);
+    CHECK(read(of("opt")).positionOffset == 2);
+
+    const json scaling = {{"type", "yarn"},
+                          {"factor", 40},
+                          {"mscale", 1.0},
+                          {"mscale_all_dim", 1.0},
+                          {"original_max_position_embeddings", 4096}};
+    const ModelConfig v3 = read(of("deepseek_v3", {{"rope_scaling", scaling}}));
+    CHECK(v3.headDim == 192);
+    CHECK(v3.valueWidth() == 128);
+    CHECK(v3.kvHeads == 128);
+    const double m = 0.1 * std::log(40.0) + 1;
+    CHECK(v3.scale() == Approx(m * m / std::sqrt(192.0)));
+    CHECK_FALSE(v3.layer(2).experts);
+    CHECK(v3.layer(3).experts);
+    CHECK(v3.rope.writesHalves);
+
+    // phi3: the oldest names, and a length at the top level that wins.
+    const json longrope = {{"type", "su"},
+                           {"original_max_position_embeddings", 9},
+                           {"short_factor", std::vector<double>(48, 1)},
+                           {"long_factor", std::vector<double>(48, 2)}};
+    const ModelConfig phi = read(of("phi3", {{"rope_scaling", longrope},
+                                             {"original_max_position_embeddings", 1024},
+                                             {"max_position_embeddings", 4096}}));
+    CHECK(phi.rope.kind == "longrope");
+    CHECK(phi.rope.originalMaxPositions == 1024);
+    CHECK(phi.recomputesAtSwitch);
+}
+
+TEST_CASE("Gemma 3 has two RoPEs in either spelling", "[config]") {
+    const json linear = {{"rope_type", "linear"}, {"factor", 8.0}};
+    const ModelConfig v4 = read(of("gemma3_text", {{"rope_scaling", linear},
+                                                   {"rope_theta", 2e6},
+                                                   {"rope_local_base_freq", 3e4}}));
+    json full = linear;
+    full["rope_theta"] = 2e6;
+    const ModelConfig v5 = read(
+        of("gemma3_text",
+           {{"rope_parameters",
+             {{"full_attention", full},
+              {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 3e4}}}}}}));
+    for (const ModelConfig& c : {v4, v5}) {
+        CHECK(c.rope.kind == "linear");
+        CHECK(c.rope.factor == 8);
+        CHECK(c.rope.theta == 2e6);
+        CHECK(c.localRope.kind == "default");
+        CHECK(c.localRope.theta == 3e4);
+        CHECK(c.layer(0).localRope);
+        CHECK_FALSE(c.layerConfigs.empty());
+    }
+}
+
+TEST_CASE("the text model of a file with images", "[config]") {
+    const ModelConfig c = read(json{{"model_type", "gemma3"},
+                                    {"dtype", "bfloat16"},
+                                    {"eos_token_id", {1, 106}},
+                                    {"text_config", {{"hidden_size", 2560}}}});
+    CHECK(c.arch == "gemma3_text");
+    CHECK(c.hidden == 2560);
+    CHECK(c.heads == 8);
+    CHECK(c.dtype == "bfloat16");
+    CHECK(c.tiedEmbeddings);
+    CHECK(c.eosTokens == std::vector<std::int32_t>{1, 106});
+    CHECK(hasNote(c, "text model of \"gemma3\""));
+    const ModelConfig llava =
+        read(json{{"model_type", "llava"}, {"text_config", {{"model_type", "llama"}}}});
+    CHECK(llava.arch == "llama");
+}
+
+TEST_CASE("what no forward pass here can do is refused by name", "[config]") {
+    const std::string unknown = message(of("qwen4"), Errc::Unsupported);
+    CHECK(unknown.find("qwen4") != std::string::npos);
+    CHECK(unknown.find("did you mean qwen") != std::string::npos);
+    CHECK(unknown.find("sparsight import-tensors") != std::string::npos);
+    const auto refused = [](const char* type, json more) {
+        return message(of(type, std::move(more)), Errc::Unsupported);
+    };
+    const json linear = {"full_attention", "linear_attention", "full_attention", "full_attention"};
+    CHECK(refused("qwen2", {{"layer_types", linear}}).find("layer 1") != std::string::npos);
+    CHECK(refused("gemma3_text", {{"use_bidirectional_attention", true}})
+              .find("use_bidirectional_attention") != std::string::npos);
+    CHECK(refused("llama", {{"per_layer_config", {{"0", {{"hidden_size", 1}}}}}})
+              .find("per_layer_config") != std::string::npos);
+    CHECK(refused("mixtral", {{"quantization_config", {{"quant_method", "gptq"}}}}).find("gptq") !=
+          std::string::npos);
+    CHECK(refused("llama", {{"quantization_config", {{"quant_method", "mxfp4"}}}}).find("mxfp4") !=
+          std::string::npos);
+    CHECK(refused("deepseek_v2", {{"num_experts_per_tok", 2}, {"topk_method", "best"}})
+              .find("best") != std::string::npos);
+    CHECK(refused("gpt2", {{"add_cross_attention", true}}).find("add_cross_attention") !=
+          std::string::npos);
+    CHECK(message(of("llama", {{"head_dim", 2147483646}}), Errc::Format).find("65536") !=
+          std::string::npos);
+    CHECK(message(of("gpt_oss", {{"intermediate_size", 48},
+                                 {"quantization_config", {{"quant_method", "mxfp4"}}}}),
+                  Errc::Format)
+              .find("multiples of 32") != std::string::npos);
+    CHECK(message(of("qwen3_moe", {{"num_experts", 4}, {"num_experts_per_tok", 5}}), Errc::Format)
+              .find("num_experts_per_tok") != std::string::npos);
+}

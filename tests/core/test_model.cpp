@@ -3,7 +3,9 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "core/capture/capture.h"
 #include "core/model/runner.h"
 #include "core/model/safetensors.h"
 #include "core/model/tokenizer.h"
@@ -338,4 +340,125 @@ TEST_CASE("damaged weights are named", "[model]") {
             CHECK(std::string(e.what()).find("layer 1") != std::string::npos);
         }
     }
+}
+
+namespace {
+
+/// A model of several shards whose weights are holes of sparse files: zeros that take no disk.
+/// Shard 0 has the embedding, shard i the layers of its turn, the last one the output matrix.
+struct HollowModel {
+    static constexpr Index kHidden = 1024, kWidth = 4096, kLayers = 8, kShards = 4, kVocab = 512;
+    Folder folder;
+
+    /// float32 bytes of one layer.
+    static Index layerBytes() { return (4 * kHidden * kHidden + 3 * kHidden * kWidth) * 4; }
+
+    HollowModel() {
+        nlohmann::json map;
+        for (Index shard = 0; shard < kShards; ++shard) {
+            const std::string name = "model-0000" + std::to_string(shard + 1) + ".safetensors";
+            nlohmann::json header;
+            Index at = 0;
+            const auto add = [&](const std::string& tensor, Index rows, Index cols) {
+                const Index bytes = rows * std::max<Index>(cols, 1) * 2;
+                header[tensor] = {{"dtype", "BF16"},
+                                  {"shape", cols > 0 ? nlohmann::json{rows, cols}
+                                                     : nlohmann::json::array({rows})},
+                                  {"data_offsets", {at, at + bytes}}};
+                map[tensor] = name;
+                at += bytes;
+            };
+            if (shard == 0) add("model.embed_tokens.weight", kVocab, kHidden);
+            for (Index l = shard * 2; l < shard * 2 + 2; ++l) {
+                const std::string layer = "model.layers." + std::to_string(l) + ".";
+                for (const char* x : {"q", "k", "v", "o"})
+                    add(layer + "self_attn." + x + "_proj.weight", kHidden, kHidden);
+                for (const char* x : {"gate", "up"})
+                    add(layer + "mlp." + x + "_proj.weight", kWidth, kHidden);
+                add(layer + "mlp.down_proj.weight", kHidden, kWidth);
+                for (const char* x : {"input", "post_attention"})
+                    add(layer + x + "_layernorm.weight", kHidden, 0);
+            }
+            if (shard == kShards - 1) {
+                add("model.norm.weight", kHidden, 0);
+                add("lm_head.weight", kVocab, kHidden);
+            }
+            const std::string json = header.dump();
+            const std::uint64_t size = json.size();
+            const fs::path file = folder.path / name;
+            std::ofstream(file, std::ios::binary)
+                .write(reinterpret_cast<const char*>(&size), 8)
+                .write(json.data(), std::streamsize(size));
+            fs::resize_file(file, 8 + size + std::uint64_t(at));
+        }
+        std::ofstream(folder.path / "model.safetensors.index.json")
+            << nlohmann::json{{"weight_map", map}};
+        std::ofstream(folder.path / "config.json")
+            << nlohmann::json{{"model_type", "llama"},        {"hidden_size", kHidden},
+                              {"intermediate_size", kWidth},  {"num_hidden_layers", kLayers},
+                              {"num_attention_heads", 16},    {"vocab_size", kVocab}};
+    }
+    /// Files of the model that are mapped into this process.
+    Index mapped() const {
+        std::ifstream maps("/proc/self/maps");
+        std::set<std::string> files;
+        for (std::string line; std::getline(maps, line);)
+            if (const auto at = line.find(folder.path.string()); at != line.npos)
+                files.insert(line.substr(at));
+        return Index(files.size());
+    }
+};
+
+/// "VmHWM" or another line of /proc/self/status, in bytes.
+Index memoryOf(const std::string& key) {
+    std::ifstream in("/proc/self/status");
+    for (std::string line; std::getline(in, line);)
+        if (line.starts_with(key + ":")) return std::stoll(line.substr(key.size() + 1)) * 1024;
+    FAIL("no " << key);
+    return 0;
+}
+
+const LayerSink kNoSink = [](const LayerCapture&, const LayerStats&) {};
+
+}  // namespace
+
+TEST_CASE("a capture maps only the shards up to its last layer", "[model]") {
+    const HollowModel hollow;
+    const auto backend = kernels::makeBackend("cpu", 2);
+    const auto model = loadModel(hollow.folder.path, 2);
+    CHECK(hollow.mapped() == 0);
+    const std::vector<std::int32_t> ids{5, 6, 7, 8};
+    CaptureOptions options;
+    options.layers = {1};
+    capturePrompt(*model, *backend, ids, options, kNoSink);
+    CHECK(hollow.mapped() == 1);  // the embedding and layers 0 and 1 share a file
+    options.layers = {0, 4};
+    capturePrompt(*model, *backend, ids, options, kNoSink);
+    CHECK(hollow.mapped() == 3);
+    options.layers = {7};
+    capturePrompt(*model, *backend, ids, options, kNoSink);
+    CHECK(hollow.mapped() == 4);
+}
+
+TEST_CASE("a capture of a large model holds one layer at a time", "[model]") {
+    const HollowModel hollow;
+    const auto backend = kernels::makeBackend("cpu", 2);
+    const auto model = loadModel(hollow.folder.path, 2);
+    std::ofstream("/proc/self/clear_refs") << "5";  // the high water mark begins anew
+    const Index before = memoryOf("VmRSS");
+    const std::vector<std::int32_t> ids(64, 5);
+    capturePrompt(*model, *backend, ids, {}, kNoSink);
+    const Index most = memoryOf("VmHWM") - before, layer = HollowModel::layerBytes();
+    CAPTURE(most >> 20, layer >> 20);
+    CHECK(most > layer);  // the measurement works
+    CHECK(most < 3 * layer);
+    // Generating goes over the layers again and again: they stay when there is room.
+    KvCache cache(model->config(), 8);
+    const AttentionFn dense = denseAttention(*backend);
+    model->forward(std::span(ids).first(2), cache, dense);
+    model->forward(std::span(ids).first(1), cache, dense);
+    std::vector<float> row(std::size_t(HollowModel::kVocab));
+    model->logits(0, 1, row.data());
+    CHECK(row[0] == 0);
+    CHECK(cache.length() == 3);
 }

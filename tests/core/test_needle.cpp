@@ -113,7 +113,7 @@ TEST_CASE("long needle prompts", "[probe]") {
 
 TEST_CASE("the needle's tokens under other tokenizers", "[probe]") {
     const std::string kind = GENERATE("llama3", "gpt2", "qwen2", "roberta");
-    const auto t = Tokenizer::load(std::string(SPARSIGHT_TEST_DATA) + "/tokenizers/" + kind);
+    const auto t = Tokenizer::load(std::string(SPARSIGHT_TEST_DATA) + "/parity/tokenizers/" + kind);
     const NeedlePrompt p = makeNeedlePrompt({2000, 0.4, 5, {}}, *t);
     CAPTURE(kind);
     CHECK(p.ids.size() <= 2000);

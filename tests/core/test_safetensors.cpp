@@ -320,6 +320,7 @@ TEST_CASE("shards: found by the index, every lie of it refused", "[safetensors]"
     };
     refused(R"({"a":"m1.safetensors","c":"m2.safetensors"})", "\"c\" is not in m2");
     refused(R"({"a":"m1.safetensors","b":"m3.safetensors"})", "missing");
+    refused("{\"a\":\"" + std::string(3000, 'x') + "\"}", "missing");  // no file system has it
     refused(R"({"a":"../m1.safetensors"})", "plain file name");
     refused(R"({"a":"/etc/passwd"})", "plain file name");
     refused(R"({"a":".."})", "plain file name");

@@ -1,17 +1,23 @@
 // The program as a user meets it: started offscreen with a script, judged by its log and its
 // pixels.
 #include <QDir>
+#include <QDirIterator>
 #include <QFile>
 #include <QImage>
 #include <QJsonArray>
 #include <QJsonDocument>
 #include <QJsonObject>
 #include <QProcess>
+#include <QRect>
 #include <QSet>
 #include <QTemporaryDir>
 #include <QTest>
 #include <algorithm>
 #include <cmath>
+
+#include "sessions/session.h"
+
+using namespace sparsight;
 
 namespace {
 
@@ -288,6 +294,108 @@ private slots:
         QCOMPARE(r.status, 0);
     }
 
+    void unreadTextIsFolded() {
+        const Run r = run(QStringLiteral("fold"), {m_session},
+                          {command("edit.goTo", {{"text", "retrieval"}}),
+                           command("edit.goTo", {{"text", "needle"}}),
+                           command("text.unfold", {{"token", 900}}), command("text.fold")});
+        QVERIFY2(r.status == 0, qPrintable(r.failure()));
+        // The log's order is the script's: folded, one stretch opened, all shown.
+        std::vector<int> hidden;
+        for (const QJsonObject& o : r.of("layout")) hidden.push_back(o.value("hidden").toInt());
+        QVERIFY(hidden.size() >= 3);
+        const int folded = *std::max_element(hidden.begin(), hidden.end());
+        QVERIFY2(folded > 1000, qPrintable(QString::number(folded)));
+        QCOMPARE(hidden.back(), 0);
+        QVERIFY(
+            std::any_of(hidden.begin(), hidden.end(), [&](int h) { return h > 0 && h < folded; }));
+    }
+
+    void aDamagedSessionSaysSoWhereItsNumbersWouldStand() {
+        const QString damaged = path(QStringLiteral("damaged.sparsight"));
+        QCOMPARE(
+            QProcess::execute(QStringLiteral("cp"), {QStringLiteral("-r"), m_session, damaged}), 0);
+        QDirIterator files(damaged, {QStringLiteral("*qkv*")}, QDir::Files,
+                           QDirIterator::Subdirectories);
+        int spoilt = 0;
+        while (files.hasNext()) {
+            QFile file(files.next());
+            QVERIFY(file.open(QIODevice::ReadWrite));
+            file.seek(file.size() / 2);
+            file.write("xx", 2);
+            ++spoilt;
+        }
+        QVERIFY(spoilt >= 8);
+        const Run r = run(
+            QStringLiteral("damaged"), {damaged},
+            {command("head.select", {{"layer", 6}, {"head", 5}}),
+             command("select.token", {{"query", 700}}), command("map.zoomIn"), command("state")});
+        QVERIFY2(r.status == 0, qPrintable(r.failure()));
+        QStringList places;
+        for (const QJsonObject& o : r.of("banner")) {
+            places << o.value(QStringLiteral("where")).toString();
+            QVERIFY(!o.value(QStringLiteral("sentence")).toString().isEmpty());
+        }
+        for (const char* place : {"mapNotice", "tokenBanner"})
+            QVERIFY2(places.contains(QLatin1String(place)), qPrintable(places.join(u' ')));
+        // No number of another state passes for one of this.
+        for (const QJsonValue& mask :
+             r.of("state").front().value(QStringLiteral("masks")).toArray())
+            QVERIFY(!mask.toObject().contains(QStringLiteral("recall")));
+    }
+
+    void aSmallWindowShowsAllThatMatters() {
+        const Run r = run(
+            QStringLiteral("small"),
+            {m_session, QStringLiteral("--geometry"), QStringLiteral("1280x720"),
+             QStringLiteral("--settings"), path(QStringLiteral("settings-small"))},
+            {command("mask.set", {{"layers", QJsonArray{"a-shape", "vertical-slash", "antidiagonal",
+                                                        "retrieval-heads", "oracle-blocks"}},
+                                  {"active", 1}}),
+             command("view.layoutCompare"), command("view.layoutInspect"),
+             command("dump-widgets")});
+        QVERIFY2(r.status == 0, qPrintable(r.failure()));
+        QHash<QString, QRect> at;
+        int tabs = 0;
+        for (const QJsonObject& w : r.of("widget")) {
+            const QJsonArray b = w.value(QStringLiteral("rect")).toArray();
+            at.insert(w.value(QStringLiteral("name")).toString(),
+                      QRect(b[0].toInt(), b[1].toInt(), b[2].toInt(), b[3].toInt()));
+            tabs += w.value(QStringLiteral("class")).toString() == QLatin1String("QTabBar");
+        }
+        QCOMPARE(tabs, 2);  // head facts | row recall, and curve | this machine: none left over
+        // Four rows and their head; every parameter of the method with the most, unscrolled.
+        QVERIFY2(at[QStringLiteral("metricsTable")].height() >= 5 * 22,
+                 qPrintable(QString::number(at[QStringLiteral("metricsTable")].height())));
+        QVERIFY(at.contains(QStringLiteral("slider_block")));
+        QVERIFY(at[QStringLiteral("slider_block")].bottom() <
+                at[QStringLiteral("curveChart")].top());
+        QVERIFY(at[QStringLiteral("mapView")].width() > 600 &&
+                at[QStringLiteral("mapView")].height() > 400);
+    }
+
+    void theMapAloneIsNotWhatIsRemembered() {
+        const QStringList arguments{m_session, QStringLiteral("--settings"),
+                                    path(QStringLiteral("settings-alone"))};
+        const Run first = run(QStringLiteral("alone1"), arguments,
+                              {command("view.fullMap"), command("dump-widgets")});
+        const Run second = run(QStringLiteral("alone2"), arguments, {command("dump-widgets")});
+        const Run third =
+            run(QStringLiteral("alone3"), arguments,
+                {command("view.fullMap"), command("select.clear"), command("dump-widgets")});
+        QVERIFY2(first.status == 0 && second.status == 0 && third.status == 0,
+                 qPrintable(first.failure() + second.failure() + third.failure()));
+        const auto shown = [](const Run& r) {
+            const auto widgets = r.of("widget");
+            return std::any_of(widgets.begin(), widgets.end(), [](const QJsonObject& w) {
+                return w.value(QStringLiteral("name")).toString() == QLatin1String("metricsTable");
+            });
+        };
+        QVERIFY(!shown(first));
+        QVERIFY(shown(second));
+        QVERIFY(shown(third));
+    }
+
     void figuresAndPlansAreWritten() {
         const QString figure = path(QStringLiteral("figure.svg")),
                       plan = path(QStringLiteral("plan.json")),
@@ -343,6 +451,49 @@ private slots:
         std::sort(times.begin(), times.end());
         const double p95 = times[times.size() * 95 / 100];
         qInfo("map paints: %zu, p95 %.2f ms, worst %.2f ms", times.size(), p95, times.back());
+    }
+
+    void generatedTokensHaveRowsThatTheStepsSelect() {
+        const QString out = path(QStringLiteral("decode.sparsight"));
+        const Run r =
+            run(QStringLiteral("decode"), {},
+                {command("capture.run", {{"model", "bookworm"},
+                                         {"text", "The old man looked at the sea for a long time"},
+                                         {"decode", 6},
+                                         {"steps", "1,4"},
+                                         {"out", out}}),
+                 command("state"), command("decode.previous"), command("decode.previous"),
+                 command("state"), command("decode.next"), command("state")});
+        QVERIFY2(r.status == 0, qPrintable(r.failure()));
+        const auto captures =
+            sessions::Session::open(out.toStdString(), sessions::OpenMode::ReadOnly)
+                ->info()
+                .captures;
+        QCOMPARE(captures.size(), std::size_t(1));
+        QCOMPARE(captures[0].generated(), Index(6));
+        const auto states = r.of("state");
+        QCOMPARE(states.size(), std::size_t(3));
+        const auto query = [&](std::size_t i) {
+            return Index(states[i].value(QStringLiteral("query")).toInteger());
+        };
+        QCOMPARE(query(0), captures[0].prefill + 5);  // the last row
+        QCOMPARE(query(1), captures[0].prefill + 1);
+        QCOMPARE(query(2), captures[0].prefill + 4);
+    }
+
+    void tensorsAreImportedThroughTheDialogAndPicklesRefused() {
+        const QString data = QStringLiteral(SPARSIGHT_TEST_DATA "/import/");
+        const Run r = run(
+            QStringLiteral("import"), {},
+            {command("file.open", {{"path", data + "tensors.pkl"}}),
+             command("file.open", {{"path", data + "hook.safetensors"}}), command("dump-widgets")});
+        const auto errors = r.of("error");
+        QCOMPARE(errors.size(), std::size_t(1));
+        QVERIFY(errors.front().value(QStringLiteral("sentence")).toString().contains("pickle"));
+        bool dialog = false;
+        for (const QJsonObject& w : r.of("widget"))
+            dialog = dialog || w.value(QStringLiteral("name")) == QLatin1String("importStart");
+        QVERIFY(dialog);
     }
 
     void withoutADisplayThereIsOneSentence() {

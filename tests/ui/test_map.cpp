@@ -1,5 +1,7 @@
 // Map, grid and text under mouse, wheel and keys, judged by the document and by pixels.
 #include <QApplication>
+#include <QFile>
+#include <QPushButton>
 #include <QSignalSpy>
 #include <QTest>
 #include <QWheelEvent>
@@ -9,6 +11,7 @@
 #include "ui/map/head_grid.h"
 #include "ui/map/map_view.h"
 #include "ui/map/token_view.h"
+#include "ui/shell/banner.h"
 #include "ui/shell/theme.h"
 
 using namespace sparsight;
@@ -225,6 +228,118 @@ private slots:
         QTest::keyClick(text, Qt::Key_Right);
         QCOMPARE(m_document->query(), query + 1);
         settle();
+    }
+
+    void unreadTextIsFoldedAndAClickUnfoldsIt() {
+        TokenView view(m_document.get(), m_engine.get(), nullptr);
+        view.resize(300, 90);
+        view.show();
+        open();
+        auto* text = view.findChild<TokenText*>();
+        // Row 20 cannot see the 179 tokens behind it: no background, nothing to read.
+        m_document->selectQuery(20);
+        settle();
+        QCOMPARE(text->folds().size(), std::size_t(1));
+        const TokenText::Fold fold = text->folds().front();
+        QVERIFY(fold.first > 20 && fold.contains(100) && !fold.contains(20));
+        QVERIFY(fold.count > 100 && fold.mass < 1e-6);
+        const QRect chip = text->chipRect(fold);
+        QVERIFY(text->viewport()->rect().contains(chip));
+        // A selected token stands, whatever the row thinks of it.
+        m_document->selectKey(100);
+        QCOMPARE(text->folds().size(), std::size_t(2));
+        for (const TokenText::Fold& f : text->folds()) QVERIFY(!f.contains(100));
+        m_document->selectKey(-1);
+        m_document->selectQuery(19);
+        settle();
+        m_document->selectQuery(20);
+        settle();
+        QTest::mouseClick(text->viewport(), Qt::LeftButton, {},
+                          text->chipRect(text->folds().front()).center());
+        QVERIFY(text->folds().empty());
+        QCOMPARE(m_document->query(), Index(20));  // unfolding selects nothing
+        view.setFolding(true);                     // folds what was opened again
+        QCOMPARE(text->folds().size(), std::size_t(1));
+        QTest::keyClick(text, Qt::Key_Return);
+        QVERIFY(text->folds().empty());
+        view.setFolding(true);
+        view.setFolding(false);
+        QVERIFY(text->folds().empty());
+        // What fits needs no folds.
+        view.setFolding(true);
+        view.resize(900, 300);
+        QTRY_VERIFY(text->folds().empty());
+        settle();
+    }
+
+    void aDamagedLayerIsToldInPlaceAndCanBeTriedAgain() {
+        const auto folder = m_folder / "damaged.sparsight";
+        std::filesystem::copy(m_folder / "small.sparsight", folder,
+                              std::filesystem::copy_options::recursive);
+        std::filesystem::remove(folder / "lock");
+        std::vector<std::pair<std::filesystem::path, QByteArray>> sound;
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+            QFile file(QString::fromStdString(entry.path().string()));
+            if (entry.path().filename().string().find("qkv") == std::string::npos ||
+                !file.open(QIODevice::ReadWrite))
+                continue;
+            QByteArray bytes = file.readAll();
+            sound.emplace_back(entry.path(), bytes);
+            bytes[bytes.size() / 2] = char(bytes[bytes.size() / 2] ^ 4);
+            file.seek(0);
+            file.write(bytes);
+        }
+        QVERIFY(sound.size() >= std::size_t(sessions::test::kLayers));
+
+        TokenView text(m_document.get(), m_engine.get(), nullptr);
+        text.resize(500, 200);
+        text.show();
+        const auto session = sessions::Session::open(folder, sessions::OpenMode::ReadOnly);
+        m_document->openCapture(session, session->captureInfo());
+        m_document->setStats(0, session->stats(m_document->capture().uuid, 0));
+        m_document->selectQuery(150);
+        settle();
+        const auto* mapNotice = m_map->findChild<Banner*>(QStringLiteral("mapNotice"));
+        const auto* textNotice = text.findChild<Banner*>(QStringLiteral("tokenBanner"));
+        QVERIFY2(mapNotice->text().contains(QLatin1String("coarse map")) &&
+                     mapNotice->text().contains(QLatin1String("checksum")),
+                 qPrintable(mapNotice->text()));
+        QVERIFY2(textNotice->text().contains(QLatin1String("checksum")),
+                 qPrintable(textNotice->text()));
+        QVERIFY(m_map->rect().contains(mapNotice->geometry()));
+        // The coarse picture is still there, above the sentence.
+        QVERIFY(coloursOf(m_map->grab().toImage(), {60, 150, 250, 250}) >= 3);
+
+        for (const auto& [path, bytes] : sound) {
+            QFile file(QString::fromStdString(path.string()));
+            QVERIFY(file.open(QIODevice::WriteOnly));
+            file.write(bytes);
+        }
+        QSignalSpy status(m_map.get(), &MapView::statusChanged);
+        for (const char* button : {"mapNoticeAction", "tokenBannerAction"})
+            for (QWidget* view : {static_cast<QWidget*>(m_map.get()), static_cast<QWidget*>(&text)})
+                if (auto* b = view->findChild<QPushButton*>(QLatin1String(button))) b->click();
+        settle();
+        QCOMPARE(mapNotice->text(), QString());
+        QCOMPARE(textNotice->text(), QString());
+        QCOMPARE(status.back()[2].toString(), QStringLiteral("exact"));
+    }
+
+    void spaceHidesWhatLiesOverTheMapWhileItIsHeld() {
+        open();
+        const QImage bare = m_map->grab().toImage();
+        m_document->setMasks({maskLayer("a-shape:sink=4,window=32")});
+        kernels::Streaming kept{4, 32};
+        m_document->setPolicy(0, std::make_shared<const kernels::Policy>(kept));
+        settle();
+        const auto map = [this] { return m_map->grab({60, 30, 300, 500}).toImage(); };
+        const QImage masked = map();
+        QVERIFY(masked != bare.copy(60, 30, 300, 500));
+        QTest::keyPress(m_map.get(), Qt::Key_Space);
+        const QImage held = map();
+        QTest::keyRelease(m_map.get(), Qt::Key_Space);
+        QCOMPARE(held, bare.copy(60, 30, 300, 500));
+        QCOMPARE(map(), masked);
     }
 };
 

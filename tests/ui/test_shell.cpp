@@ -1,13 +1,18 @@
 #include <QAction>
+#include <QFile>
 #include <QJsonObject>
+#include <QLabel>
 #include <QMainWindow>
 #include <QPalette>
 #include <QSignalSpy>
+#include <QTemporaryDir>
 #include <QTest>
 #include <cmath>
 
 #include "ui/document.h"
 #include "ui/engine.h"
+#include "ui/shell/capture_dialog.h"
+#include "ui/shell/capture_job.h"
 #include "ui/shell/command.h"
 #include "ui/shell/command_palette.h"
 #include "ui/shell/theme.h"
@@ -36,7 +41,46 @@ class TestShell : public QObject {
     Q_OBJECT
 
 private slots:
+    // --- chat prompts ---
+    void aChatIsWrittenByTheModelsTemplate() {
+        QTemporaryDir model;
+        const QString bundled = QStringLiteral(SPARSIGHT_SOURCE_DIR "/resources/models/bookworm/");
+        for (const char* name : {"config.json", "tokenizer.json"})
+            QVERIFY(
+                QFile::copy(bundled + QLatin1String(name), model.filePath(QLatin1String(name))));
+        CaptureOrder order;
+        order.model = model.path();
+        order.text = QStringLiteral("Call me Ishmael.");
+        order.chat = true;
+        QVERIFY_EXCEPTION_THROWN(makeRequest(order), Error);  // the model has no template
+        QFile file(model.filePath(QStringLiteral("chat_template.jinja")));
+        QVERIFY(file.open(QIODevice::WriteOnly));
+        file.write("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}you:");
+        file.close();
+        QCOMPARE(makeRequest(order).promptText, std::string("user: Call me Ishmael.\nyou:"));
+        order.text = QStringLiteral(R"([{"role": "system", "content": "Be brief."}])");
+        const auto request = makeRequest(order);
+        QCOMPARE(request.promptText, std::string("system: Be brief.\nyou:"));
+        QVERIFY(!request.tokenIds.empty() && request.tokenIds.front() != 0);  // no <bos> in front
+    }
+
     // --- engine ---
+    // --- the model's facts, before anything is loaded ---
+    void theCaptureDialogShowsTheFactSheet() {
+        const QTemporaryDir sessions;
+        Engine engine;
+        CaptureDialog dialog(&engine, sessions.path(), 1);
+        const auto* facts = dialog.findChild<QLabel*>(QStringLiteral("captureModelFacts"));
+        QVERIFY(facts);
+        dialog.setModel(QStringLiteral(SPARSIGHT_TEST_DATA "/parity/gpt_oss"));
+        QTRY_VERIFY(facts->text().contains(QLatin1String("gpt-oss 20b")));
+        for (const char* part : {"1 with a window of 16 keys", "4 experts (2 per token)",
+                                 "learned sinks", "RoPE yarn", "154,064"})
+            QVERIFY2(facts->text().contains(QLatin1String(part)), qPrintable(facts->text()));
+        dialog.setModel(QStringLiteral("/nonexistent"));
+        QTRY_VERIFY(facts->text().isEmpty());
+    }
+
     void theNewestRequestOfATagWins() {
         Engine engine;
         QStringList got;

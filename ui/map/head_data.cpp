@@ -26,7 +26,7 @@ std::vector<float> readColumn(const HeadRef& head, Index key, kernels::Backend& 
     kernels::RenderSpec spec;
     spec.k0 = key;
     spec.k1 = key + 1;
-    spec.q1 = spec.height = Index(head.capture->tokenIds.size());
+    spec.q1 = spec.height = layerShape(*head.capture, head.layer).Nq;
     spec.width = 1;
     spec.statistic = kernels::Statistic::Max;
     std::vector<float> p = readPixels(head, spec, backend, job);

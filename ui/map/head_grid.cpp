@@ -205,7 +205,8 @@ void HeadCanvas::reorder() {
     m_order.clear();
     const auto& c = m_document->capture();
     for (const Index layer : c.layersDone)
-        for (Index h = 0; h < c.config.heads; ++h) m_order.push_back({layer, h});
+        for (Index h = 0; h < c.config.heads; ++h)
+            if (byLayer() || there({layer, h})) m_order.push_back({layer, h});
     if (!byLayer())
         std::stable_sort(m_order.begin(), m_order.end(), [this](const Head& a, const Head& b) {
             return value(a, m_sort).value_or(-1) > value(b, m_sort).value_or(-1);
@@ -261,8 +262,20 @@ QRect HeadCanvas::cellRect(int at) const {
 
 int HeadCanvas::cellAt(const QPoint& point) const {
     for (int i = 0; i < int(m_order.size()); ++i)
-        if (cellRect(i).adjusted(-1, -1, 1, 1).contains(point)) return i;
+        if (cellRect(i).adjusted(-1, -1, 1, 1).contains(point))
+            return there(m_order[std::size_t(i)]) ? i : -1;
     return -1;
+}
+
+QString HeadCanvas::layerLabel(Index layer) const {
+    const QString name = m_document->layerText(layer);
+    const auto dot = name.indexOf(QLatin1Char('.'));
+    return dot < 0 ? QStringLiteral("L") + name : name.left(1) + name.mid(dot + 1);
+}
+
+bool HeadCanvas::there(const Head& head) const {
+    const auto& c = m_document->capture();
+    return c.config.stacks.empty() || head.head < layerShape(c, head.layer).heads;
 }
 
 int HeadCanvas::selected() const {
@@ -298,8 +311,7 @@ void HeadCanvas::paintEvent(QPaintEvent* event) {
         const QRect cell = cellRect(i);
         p.drawText(QRect(0, cell.top(), kLabel - 6, cell.height()),
                    Qt::AlignLeft | Qt::AlignVCenter,
-                   byLayer() ? QStringLiteral("L%1").arg(m_order[std::size_t(i)].layer)
-                             : QString::number(i + 1));
+                   byLayer() ? layerLabel(m_order[std::size_t(i)].layer) : QString::number(i + 1));
     }
     const auto& table = colourTable(m_document->style().colours);
     const int chosen = selected();
@@ -307,6 +319,7 @@ void HeadCanvas::paintEvent(QPaintEvent* event) {
         const QRect cell = cellRect(i);
         if (!event->rect().intersects(cell.adjusted(-3, -3, 3, 3))) continue;
         const Head& h = m_order[std::size_t(i)];
+        if (!there(h)) continue;
         p.fillRect(cell, t.mapBackground);
         if (m_colour == HeadMetric::None) {
             QImage& picture = m_pictures[{h.layer, h.head}];
@@ -365,7 +378,7 @@ void HeadCanvas::focusOutEvent(QFocusEvent*) {
 }
 
 QString HeadCanvas::facts(const Head& h) const {
-    QStringList lines{tr("<b>L%1 H%2</b>").arg(h.layer).arg(h.head)};
+    QStringList lines{tr("<b>%1</b>").arg(m_document->headText(h.layer, h.head))};
     const auto& config = m_document->capture().config;
     if (config.kvHeads > 0)
         lines[0] += tr(" &nbsp;KV head %1").arg(h.head / std::max<Index>(1, config.kvGroup()));

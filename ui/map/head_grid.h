@@ -82,6 +82,8 @@ private:
     int cellAt(const QPoint& point) const;
     int selected() const;
     QString facts(const Head& head) const;
+    QString layerLabel(Index layer) const;  ///< "L3"; "c0" of cross.0
+    bool there(const Head& head) const;     ///< towers may have fewer heads than the widest one
     int columns() const;
     bool byLayer() const { return m_sort == HeadMetric::None; }
 

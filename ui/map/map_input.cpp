@@ -14,84 +14,40 @@
 namespace sparsight::ui {
 namespace {
 
-constexpr double kLeastSpan = 8;   ///< tokens in view at the closest
+constexpr double kKeyMargin = 2;   ///< tokens between a pair moved by keys and the edge
 constexpr double kClickSlack = 4;  ///< pixels that a click may move
 constexpr double kCloseSpan = 24;  ///< tokens in view after a double click on the whole map
 
 }  // namespace
 
-void MapView::setViewClamped(MapRect v) {
-    const double n = double(m_document->tokens());
-    const auto clamp = [n](double& from, double& to) {
-        const double span = std::clamp(to - from, std::min(kLeastSpan, n), n);
-        from = std::clamp((from + to - span) / 2, 0.0, n - span);
-        to = from + span;
-    };
-    clamp(v.q0, v.q1);
-    clamp(v.k0, v.k1);
-    m_document->setView(v);
-}
-
 void MapView::zoomAt(const QPointF& screen, double factor) {
-    const double n = double(m_document->tokens());
-    if (n < 1) return;
-    MapRect v = m_document->view();
+    const MapSize n = m_document->mapSize();
+    if (n.q < 1 || n.k < 1) return;
     const QPointF at = toTokens(screen);
-    const auto scale = [&](double& from, double& to, double anchor) {
-        anchor = std::clamp(anchor, from, to);
-        const double span = std::clamp((to - from) / factor, std::min(kLeastSpan, n), n),
-                     share = (anchor - from) / (to - from);
-        from = std::clamp(anchor - share * span, 0.0, n - span);
-        to = from + span;
-    };
-    scale(v.q0, v.q1, at.y());
-    scale(v.k0, v.k1, at.x());
-    m_document->setView(v);
+    m_document->setView(zoomed(m_document->view(), n, factor, at.y(), at.x()));
 }
 
 void MapView::panBy(double rows, double columns) {
-    MapRect v = m_document->view();
-    const double n = double(m_document->tokens());
-    const auto shift = [n](double& from, double& to, double by) {
-        const double span = to - from;
-        from = std::clamp(from + by, 0.0, std::max(0.0, n - span));
-        to = from + span;
-    };
-    shift(v.q0, v.q1, rows);
-    shift(v.k0, v.k1, columns);
-    m_document->setView(v);
+    m_document->setView(panned(m_document->view(), m_document->mapSize(), rows, columns));
 }
 
 void MapView::moveSelection(Index rows, Index columns) {
-    const Index n = m_document->tokens();
-    if (n < 1) return;
-    const auto moved = [n](Index at, Index by) {
+    const auto moved = [](Index at, Index by, Index n) {
         return at < 0 ? n - 1 : std::clamp<Index>(at + by, 0, n - 1);
     };
-    if (rows) m_document->selectQuery(moved(m_document->query(), rows));
-    if (columns) m_document->selectKey(moved(m_document->key(), columns));
+    if (m_document->rows() < 1 || m_document->keys() < 1) return;
+    if (rows) m_document->selectQuery(moved(m_document->query(), rows, m_document->rows()));
+    if (columns) m_document->selectKey(moved(m_document->key(), columns, m_document->keys()));
     // The keyboard's pair stays in sight.
-    MapRect v = m_document->view();
-    const auto reveal = [n](double& from, double& to, Index at) {
-        if (at < 0) return;
-        const double span = to - from, margin = std::min(2.0, span / 4);
-        if (double(at) < from + margin)
-            from = double(at) - margin;
-        else if (double(at) + 1 > to - margin)
-            from = double(at) + 1 + margin - span;
-        from = std::clamp(from, 0.0, std::max(0.0, double(n) - span));
-        to = from + span;
-    };
-    reveal(v.q0, v.q1, m_document->query());
-    reveal(v.k0, v.k1, m_document->key());
-    m_document->setView(v);
+    m_document->setView(revealing(m_document->view(), m_document->mapSize(), m_document->query(),
+                                  m_document->key(), kKeyMargin));
 }
 
 void MapView::centreOn(const QPointF& at) {
-    const double n = double(m_document->tokens());
+    const MapSize n = m_document->mapSize();
     const MapRect v = m_document->view();
-    const double q = (at.y() - m_minimap.top()) / m_minimap.height() * n,
-                 k = (at.x() - m_minimap.left()) / m_minimap.width() * n;
+    const double q = (at.y() - m_minimap.top()) / m_minimap.height() * n.q,
+                 k = (at.x() - m_minimap.left()) / m_minimap.width() * n.k;
     panBy(q - (v.q0 + v.q1) / 2, k - (v.k0 + v.k1) / 2);
 }
 
@@ -162,8 +118,9 @@ void MapView::mouseReleaseEvent(QMouseEvent* event) {
         const double span =
             std::max({std::abs(a.x() - b.x()), std::abs(a.y() - b.y()), kLeastSpan});
         const QPointF centre = (a + b) / 2;
-        setViewClamped({centre.y() - span / 2, centre.y() + span / 2, centre.x() - span / 2,
-                        centre.x() + span / 2});
+        m_document->setView(clamped({centre.y() - span / 2, centre.y() + span / 2,
+                                     centre.x() - span / 2, centre.x() + span / 2},
+                                    m_document->mapSize()));
         return;
     }
     if (m_moved || drag == Drag::Minimap) {
@@ -193,7 +150,7 @@ void MapView::mouseDoubleClickEvent(QMouseEvent* event) {
     if (m_return) {
         const MapRect back = *m_return;
         m_return.reset();
-        setViewClamped(back);
+        m_document->setView(clamped(back, m_document->mapSize()));
         return;
     }
     const MapRect& v = m_document->view();
@@ -257,9 +214,24 @@ void MapView::keyPressEvent(QKeyEvent* event) {
         case Qt::Key_0:
             m_document->fitView();
             break;
+        case Qt::Key_Space:
+            if (!event->isAutoRepeat()) {
+                m_bare = true;
+                dirty();
+            }
+            break;
         default:
             QWidget::keyPressEvent(event);
     }
+}
+
+void MapView::keyReleaseEvent(QKeyEvent* event) {
+    if (event->key() != Qt::Key_Space || event->isAutoRepeat()) {
+        QWidget::keyReleaseEvent(event);
+        return;
+    }
+    m_bare = false;
+    dirty();
 }
 
 void MapView::makeStyleMenu() {

@@ -29,6 +29,11 @@ QImage paintEach(std::span<const float> values, Index width, Index height, Pixel
 
 }  // namespace
 
+QColor withAlpha(QColor colour, double alpha) {
+    colour.setAlphaF(float(alpha));
+    return colour;
+}
+
 const std::array<QRgb, 256>& colourTable(ColourMap map) {
     static const auto tables = [] {
         std::array<std::array<QRgb, 256>, 5> all;

@@ -13,6 +13,8 @@ class QRectF;
 
 namespace sparsight::ui {
 
+QColor withAlpha(QColor colour, double alpha);
+
 /// 256 steps of a colour map.
 const std::array<QRgb, 256>& colourTable(ColourMap map);
 

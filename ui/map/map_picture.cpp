@@ -5,6 +5,7 @@
 
 #include "ui/engine.h"
 #include "ui/map/map_view.h"
+#include "ui/shell/banner.h"
 #include "ui/shell/theme.h"
 
 namespace sparsight::ui {
@@ -27,8 +28,36 @@ void MapView::dirty() {
     update();
 }
 
+void MapView::lose(Part part, const QString& sentence) {
+    m_failures[part] = sentence;
+    // The most telling one; the others have the same cause as a rule.
+    m_notice->showMessage(m_failures.begin()->second, tr("Try again"), [this] {
+        m_failures.clear();
+        request();
+        requestRow(m_document->query());
+        update();
+    });
+    placeNotice();
+    m_notice->raise();
+    dirty();
+    tellStatus();
+}
+
+void MapView::mend(Part part) {
+    m_failures.erase(part);
+    if (m_failures.empty()) m_notice->hide();
+}
+
+void MapView::placeNotice() {
+    const int width = int(std::clamp(m_plot.width() - 16, 240.0, 620.0)),
+              height = m_notice->heightForWidth(width);
+    m_notice->setGeometry(int(m_plot.left()) + 8, int(m_plot.bottom()) - height - 8, width, height);
+}
+
 void MapView::headPicturesChanged() {
     m_head = selectedHead(*m_document);
+    m_failures.clear();
+    m_notice->hide();
     m_exact = {};
     m_whole = {};
     m_wholeSmall = {};
@@ -63,12 +92,12 @@ void MapView::remakeCoarse() {
 
 kernels::RenderSpec MapView::visibleSpec() const {
     const MapRect& v = m_document->view();
-    const Index n = m_document->tokens();
+    const Index rows = m_document->rows(), keys = m_document->keys();
     kernels::RenderSpec s;
-    s.q0 = std::clamp<Index>(Index(std::floor(v.q0)), 0, n);
-    s.q1 = std::clamp<Index>(Index(std::ceil(v.q1)), 0, n);
-    s.k0 = std::clamp<Index>(Index(std::floor(v.k0)), 0, n);
-    s.k1 = std::clamp<Index>(Index(std::ceil(v.k1)), 0, n);
+    s.q0 = std::clamp<Index>(Index(std::floor(v.q0)), 0, rows);
+    s.q1 = std::clamp<Index>(Index(std::ceil(v.q1)), 0, rows);
+    s.k0 = std::clamp<Index>(Index(std::floor(v.k0)), 0, keys);
+    s.k1 = std::clamp<Index>(Index(std::ceil(v.k1)), 0, keys);
     // A token that covers a screen pixel or more is drawn once and magnified.
     const auto pixels = [ratio = devicePixelRatioF()](Index tokens, double span, double screen) {
         const double exact = double(tokens) / span * screen * ratio;
@@ -113,9 +142,10 @@ void MapView::requestExact() {
         .then(this,
               [this, head = m_head](const Exact& exact) {
                   if (!head.same(m_head)) return;
+                  mend(Part::Pixels);
                   m_exact = exact;
-                  const Index n = m_document->tokens();
-                  if (exact.spec.q1 - exact.spec.q0 == n && exact.spec.k1 - exact.spec.k0 == n) {
+                  if (exact.spec.q1 - exact.spec.q0 == m_document->rows() &&
+                      exact.spec.k1 - exact.spec.k0 == m_document->keys()) {
                       m_whole = exact.picture;
                       m_wholeSmall = exact.picture.image.scaled(kMinimapPixels, kMinimapPixels,
                                                                 Qt::IgnoreAspectRatio,
@@ -125,8 +155,19 @@ void MapView::requestExact() {
                   dirty();
                   tellStatus();
               })
-        .onFailed(this, [](const std::exception&) {
-            // The coarse picture stays; the same damage is told by the metrics of the head.
+        .onFailed(this, [this, head = m_head](const std::exception& e) {
+            if (!head.same(m_head)) return;
+            m_exact = {};  // pixels of another rectangle must not pass for these
+            const QString why = reasonOf(e);
+            lose(
+                Part::Pixels,
+                m_coarse.isNull()
+                    ? tr("The map of this head cannot be drawn: %1. If it stays so, capture the "
+                         "prompt again.")
+                          .arg(why)
+                    : tr("Only the coarse map can be shown: %1. If it stays so, capture the prompt "
+                         "again.")
+                          .arg(why));
         });
 }
 
@@ -134,11 +175,7 @@ void MapView::requestOverlays() {
     if (!m_head.valid() || !isVisible() || m_plot.width() < 8) return;
     const kernels::RenderSpec spec = visibleSpec();
     if (spec.q1 <= spec.q0 || spec.k1 <= spec.k0) return;
-    struct Wanted {
-        std::shared_ptr<const kernels::Policy> policy;
-        QColor colour;
-    };
-    std::vector<Wanted> wanted;
+    std::vector<Overlay> wanted;
     const auto& masks = m_document->masks();
     bool any = false;
     for (std::size_t i = 0; i < masks.size(); ++i) {
@@ -149,11 +186,20 @@ void MapView::requestOverlays() {
     if (!any) {
         m_engine->stop(QStringLiteral("map:overlays"));
         m_overlays.clear();
+        mend(Part::Masks);
         dirty();
     } else {
+        if (m_overlays.size() == wanted.size() && wanted == m_overlaysOf &&
+            sameSpec(spec, m_overlaysSpec)) {
+            // Only the opacity or the active layer has changed; what is under way is of another
+            // state.
+            m_engine->stop(QStringLiteral("map:overlays"));
+            requestLost();
+            return;
+        }
         auto work = [head = m_head, spec, wanted](const Job& job) {
             std::vector<Picture> pictures;
-            for (const Wanted& w : wanted) {
+            for (const Overlay& w : wanted) {
                 Picture p{{}, spec.q0, spec.q1, spec.k0, spec.k1};
                 if (w.policy)
                     p.image = paintShare(readKept(head, *w.policy, spec, job), spec.width,
@@ -164,12 +210,20 @@ void MapView::requestOverlays() {
         };
         m_engine->run(Engine::Quick, QStringLiteral("map:overlays"), std::move(work))
             .then(this,
-                  [this, head = m_head](const std::vector<Picture>& pictures) {
+                  [this, head = m_head, spec, wanted](const std::vector<Picture>& pictures) {
                       if (!head.same(m_head)) return;
+                      mend(Part::Masks);
                       m_overlays = pictures;
+                      m_overlaysOf = wanted;
+                      m_overlaysSpec = spec;
                       dirty();
                   })
-            .onFailed(this, [](const std::exception&) {});
+            .onFailed(this, [this, head = m_head](const std::exception& e) {
+                if (!head.same(m_head)) return;
+                m_overlays.clear();
+                lose(Part::Masks,
+                     tr("The mask layers cannot be drawn over the map: %1.").arg(reasonOf(e)));
+            });
     }
     requestLost();
 }
@@ -183,6 +237,7 @@ void MapView::requestLost() {
         if (m_lostValid) dirty();
         m_lostValid = false;
         m_lost = {};
+        mend(Part::Lost);
         return;
     }
     kernels::RenderSpec spec = visibleSpec();
@@ -202,15 +257,21 @@ void MapView::requestLost() {
         .then(this,
               [this, head = m_head](const Picture& picture) {
                   if (!head.same(m_head) || !m_document->style().showLost) return;
+                  mend(Part::Lost);
                   m_lost = picture;
                   m_lostValid = true;
                   dirty();
               })
-        .onFailed(this, [](const std::exception&) {});
+        .onFailed(this, [this, head = m_head](const std::exception& e) {
+            if (!head.same(m_head) || !m_document->style().showLost) return;
+            m_lostValid = false;
+            m_lost = {};
+            lose(Part::Lost, tr("The lost mass cannot be drawn: %1.").arg(reasonOf(e)));
+        });
 }
 
 void MapView::requestRow(Index wanted) {
-    if (!m_head.valid() || wanted < 0 || wanted >= m_document->tokens() || wanted == m_rowAsked ||
+    if (!m_head.valid() || wanted < 0 || wanted >= m_document->rows() || wanted == m_rowAsked ||
         row(wanted))
         return;
     m_rowAsked = wanted;
@@ -219,6 +280,7 @@ void MapView::requestRow(Index wanted) {
         .then(this,
               [this, head = m_head](const Row& r) {
                   if (!head.same(m_head)) return;
+                  mend(Part::Row);
                   if (m_rowAsked == r.row) m_rowAsked = -1;
                   m_rows.push_back(r);
                   // The hovered row may come later than the selected one, which must stay.
@@ -228,7 +290,13 @@ void MapView::requestRow(Index wanted) {
                   }
                   update();
               })
-        .onFailed(this, [this](const std::exception&) { m_rowAsked = -1; });
+        .onFailed(this, [this, head = m_head, wanted](const std::exception& e) {
+            if (!head.same(m_head)) return;
+            m_rowAsked = -1;
+            lose(
+                Part::Row,
+                tr("The values of row %1 cannot be read: %2.").arg(thousands(wanted), reasonOf(e)));
+        });
 }
 
 const MapView::Row* MapView::row(Index wanted) const {

@@ -5,12 +5,12 @@
 #include <QJsonArray>
 #include <QPainter>
 #include <QPainterPath>
-#include <QTextDocument>
 #include <QToolButton>
 #include <algorithm>
 #include <cmath>
 
 #include "ui/engine.h"
+#include "ui/shell/banner.h"
 #include "ui/shell/theme.h"
 #include "ui/shell/ui_log.h"
 
@@ -18,20 +18,13 @@ namespace sparsight::ui {
 namespace {
 
 constexpr double kPad = 12, kTop = 26, kLeft = 56, kBottom = 14;
-constexpr double kTextLeft = 128, kTextTop = 78;  ///< rulers that show the tokens' texts
 constexpr double kSideLeast = 92, kSideMost = 210;
-constexpr double kTextPixels = 15;                     ///< least pixels per token for texts
-constexpr double kCardWidth = 320, kCardHeight = 136;  ///< room of the read-out in the corner
+constexpr double kTextPixels = 15;  ///< least pixels per token for texts
 constexpr double kMinimapMost = 164, kBarMost = 300;
 
-QColor withAlpha(QColor c, double alpha) {
-    c.setAlphaF(float(alpha));
-    return c;
-}
-
 /// What the causal mask lets be seen of a rectangle, above the cells' staircase by less than one
-/// coarse block.
-QPainterPath belowDiagonal(const MapRect& v, const QRectF& plot) {
+/// coarse block. @param past  keys before the first row's own: Nk - Nq
+QPainterPath belowDiagonal(const MapRect& v, const QRectF& plot, double past) {
     const auto x = [&](double k) {
         return plot.left() + (k - v.k0) / (v.k1 - v.k0) * plot.width();
     };
@@ -40,8 +33,8 @@ QPainterPath belowDiagonal(const MapRect& v, const QRectF& plot) {
     };
     const double far = std::max(v.q1, v.k1) + 1;
     QPainterPath path;
-    path.moveTo(x(0), y(0));
-    path.lineTo(x(far), y(far));
+    path.moveTo(x(0), y(-past));
+    path.lineTo(x(far + past), y(far));
     path.lineTo(x(0), y(far));
     path.closeSubpath();
     return path;
@@ -69,6 +62,8 @@ MapView::MapView(Document* document, Engine* engine, QWidget* parent)
     m_styleButton->setFont(smallFont());
     m_styleButton->setStyleSheet(QStringLiteral("font-size: 12px;"));
     makeStyleMenu();
+    m_notice = new Banner(this, QStringLiteral("mapNotice"));
+    m_notice->setCursor(Qt::ArrowCursor);
     m_requestSoon.setSingleShot(true);
     m_requestSoon.setInterval(0);
     m_overlaysSoon.setSingleShot(true);
@@ -124,20 +119,20 @@ bool MapView::tokenTexts(bool rows) const {
     if (!m_head.valid() || m_document->capture().offsets.empty()) return false;
     const MapRect& v = m_document->view();
     // Judged by the room that is left with the wide rulers, or the two states would alternate.
-    const double side =
-        std::min(width() - kTextLeft - kSideLeast - 2 * kPad, height() - kTextTop - kBottom);
+    const double side = std::min(width() - kRulerTextLeft - kSideLeast - 2 * kPad,
+                                 height() - kRulerTextTop - kBottom);
     return side / (rows ? v.q1 - v.q0 : v.k1 - v.k0) >= kTextPixels;
 }
 
 bool MapView::zoomedIn() const {
     const MapRect& v = m_document->view();
-    const double n = double(m_document->tokens());
-    return v.q1 - v.q0 < n * 0.999 || v.k1 - v.k0 < n * 0.999;
+    const MapSize n = m_document->mapSize();
+    return v.q1 - v.q0 < n.q * 0.999 || v.k1 - v.k0 < n.k * 0.999;
 }
 
 void MapView::layOut() {
-    const double left = tokenTexts(true) ? kTextLeft : kLeft,
-                 top = tokenTexts(false) ? kTextTop : kTop;
+    const double left = tokenTexts(true) ? kRulerTextLeft : kLeft,
+                 top = tokenTexts(false) ? kRulerTextTop : kTop;
     const MapRect& v = m_document->view();
     // Tokens are square on the screen unless a script asks for a very long rectangle.
     const double aspect = std::clamp((v.k1 - v.k0) / std::max(1e-9, v.q1 - v.q0), 0.25, 4.0);
@@ -159,6 +154,7 @@ void MapView::layOut() {
     m_legendTop = m_bar.bottom() + 44;
     m_minimap = {m_side.left(), m_plot.bottom() - map, map, map};
     if (old != m_plot) m_composedOld = true;
+    placeNotice();
 }
 
 QRectF MapView::toScreen(const QRectF& t) const {
@@ -178,9 +174,9 @@ std::optional<MapView::Cell> MapView::cellAt(const QPointF& screen) const {
     if (!m_head.valid() || !m_plot.contains(screen)) return std::nullopt;
     if (zoomedIn() && m_minimap.contains(screen)) return std::nullopt;
     const QPointF t = toTokens(screen);
-    const Index n = m_document->tokens();
     const Cell c{Index(std::floor(t.y())), Index(std::floor(t.x()))};
-    if (c.query < 0 || c.key < 0 || c.query >= n || c.key >= n) return std::nullopt;
+    if (c.query < 0 || c.key < 0 || c.query >= m_document->rows() || c.key >= m_document->keys())
+        return std::nullopt;
     return c;
 }
 
@@ -204,8 +200,8 @@ void MapView::focusInEvent(QFocusEvent* event) {
 }
 
 void MapView::focusOutEvent(QFocusEvent*) {
-    m_keyboardFocus = false;
-    update();
+    m_keyboardFocus = m_bare = false;
+    dirty();
 }
 
 // --- painting ----------------------------------------------------------------------------------
@@ -218,7 +214,6 @@ void MapView::compose() {
     m_composed.fill(theme().mapBackground);
     QPainter p(&m_composed);
     p.translate(-m_plot.topLeft());
-    const Index n = m_document->tokens();
     const auto draw = [&](const QImage& image, const QRectF& tokens) {
         p.drawImage(toScreen(tokens), image);
     };
@@ -228,7 +223,9 @@ void MapView::compose() {
                          double(m_exact.spec.k1) >= v.k1;
     if (!m_coarse.isNull() && !covered) {
         p.save();
-        p.setClipPath(belowDiagonal(m_document->view(), m_plot));
+        if (m_document->causal())
+            p.setClipPath(belowDiagonal(m_document->view(), m_plot,
+                                        double(m_document->keys() - m_document->rows())));
         // Sums of pixels depend on the zoom, so that the whole picture would not match them.
         if (!m_whole.isNull() && m_document->style().pool != kernels::Statistic::Sum) {
             draw(m_whole.image, m_whole.rect());
@@ -246,13 +243,13 @@ void MapView::compose() {
     }
     if (!m_exact.picture.isNull()) draw(m_exact.picture.image, m_exact.picture.rect());
     const auto& masks = m_document->masks();
-    for (std::size_t i = 0; i < m_overlays.size() && i < masks.size(); ++i) {
+    for (std::size_t i = 0; !m_bare && i < m_overlays.size() && i < masks.size(); ++i) {
         if (m_overlays[i].isNull() || !masks[i].visible) continue;
         p.setOpacity(masks[i].opacity);
         draw(m_overlays[i].image, m_overlays[i].rect());
     }
     p.setOpacity(1);
-    if (m_lostValid && !m_lost.isNull()) {
+    if (!m_bare && m_lostValid && !m_lost.isNull()) {
         // The lost mass is the subject then: the map steps back, or its own warm colours hide it.
         p.fillRect(m_plot, withAlpha(theme().mapBackground, theme().dark ? 0.72 : 0.86));
         draw(m_lost.image, m_lost.rect());
@@ -260,8 +257,10 @@ void MapView::compose() {
     // A thin edge tells where data ends, on a background that is close to the lowest colour.
     p.setRenderHint(QPainter::Antialiasing);
     p.setPen(QPen(theme().line, 1));
-    const QRectF all = toScreen({0, 0, double(n), double(n)});
-    p.drawLine(all.topLeft(), all.bottomRight());
+    const double rows = double(m_document->rows()), keys = double(m_document->keys());
+    if (m_document->causal())
+        p.drawLine(toScreen({keys - rows, 0, 0, 0}).topLeft(),
+                   toScreen({keys, rows, 0, 0}).topLeft());
     m_composedOld = false;
 }
 
@@ -277,7 +276,8 @@ void MapView::paintEvent(QPaintEvent*) {
     }
     if (!m_head.valid()) {
         paintEmpty(
-            p, tr("Layer %1 is not in this capture").arg(m_document->layer()),
+            p,
+            tr("Layer %1 is not in this capture").arg(m_document->layerText(m_document->layer())),
             tr("Choose a head of a captured layer in the grid, or capture the other layers."));
         return;
     }
@@ -287,9 +287,12 @@ void MapView::paintEvent(QPaintEvent*) {
     if (m_coarse.isNull() && m_exact.picture.isNull()) {
         p.setPen(theme().muted);
         p.setFont(bodyFont());
-        p.drawText(m_plot, Qt::AlignCenter, tr("Reading layer %1 …").arg(m_document->layer()));
+        if (!m_failures.contains(Part::Pixels))
+            p.drawText(m_plot, Qt::AlignCenter,
+                       tr("Reading layer %1 …").arg(m_document->layerText(m_document->layer())));
     }
     paintRulers(p);
+    paintDecodeLine(p);
     paintCrossHair(p);
     paintSide(p);
     if (zoomedIn()) paintMinimap(p);
@@ -333,361 +336,6 @@ void MapView::paintEmpty(QPainter& p, const QString& title, const QString& help)
     p.setPen(theme().muted);
     p.setFont(bodyFont());
     p.drawText(box.adjusted(0, 36, 0, 0), Qt::AlignCenter | Qt::TextWordWrap, help);
-}
-
-void MapView::paintRulers(QPainter& p) const {
-    paintRuler(p, true);
-    paintRuler(p, false);
-    // Needle and answer as bands along the edges of the map.
-    if (const auto& truth = m_document->capture().truth) {
-        const auto band = [&](const TokenSpan& span, const QColor& colour, bool rows) {
-            const QRectF t = rows ? toScreen({0, double(span.begin), 1, double(span.size())})
-                                  : toScreen({double(span.begin), 0, double(span.size()), 1});
-            const double from = rows ? t.top() : t.left(),
-                         size = std::max(3.0, rows ? t.height() : t.width());
-            const double begin = std::max(from, rows ? m_plot.top() : m_plot.left()),
-                         end = std::min(from + size, rows ? m_plot.bottom() : m_plot.right());
-            if (end <= begin) return;
-            p.fillRect(rows ? QRectF(m_plot.left() - 4, begin, 3, end - begin)
-                            : QRectF(begin, m_plot.top() - 4, end - begin, 3),
-                       colour);
-        };
-        for (const bool rows : {true, false}) {
-            band(truth->needle, theme().warning, rows);
-            band(truth->answer, theme().accent, rows);
-        }
-    }
-}
-
-void MapView::paintRuler(QPainter& p, bool rows) const {
-    const MapRect& v = m_document->view();
-    const double from = rows ? v.q0 : v.k0, to = rows ? v.q1 : v.k1;
-    const double length = rows ? m_plot.height() : m_plot.width();
-    const double ppt = length / (to - from);
-    const Index n = m_document->tokens();
-    p.setFont(smallFont());
-    const QFontMetricsF fm(p.font());
-    const auto at = [&](double token) {
-        return (rows ? m_plot.top() : m_plot.left()) + (token - from) * ppt;
-    };
-    p.save();
-    if (rows)
-        p.setClipRect(QRectF(0, m_plot.top() - 8, m_plot.left(), m_plot.height() + 16));
-    else
-        p.setClipRect(QRectF(m_plot.left() - 8, 0, m_plot.width() + 60, m_plot.top()));
-    const Index selected = rows ? m_document->query() : m_document->key();
-    const Index hovered = m_hover ? (rows ? m_hover->query : m_hover->key) : -1;
-    if (tokenTexts(rows)) {
-        for (Index t = Index(std::floor(from)); double(t) < to && t < n; ++t) {
-            if (t < 0) continue;
-            const double centre = at(double(t) + 0.5);
-            if (centre < (rows ? m_plot.top() : m_plot.left()) ||
-                centre > (rows ? m_plot.bottom() : m_plot.right()))
-                continue;
-            const bool marked = t == selected || t == hovered;
-            const QString index = thousands(t);
-            const double room =
-                (rows ? kTextLeft : kTextTop) - 14 - fm.horizontalAdvance(index) - 6;
-            const QString text =
-                fm.elidedText(visibleToken(m_document->tokenText(t)), Qt::ElideRight, room);
-            p.save();
-            if (rows) {
-                p.translate(m_plot.left() - 8, centre);
-            } else {
-                p.translate(centre, m_plot.top() - 8);
-                p.rotate(90);
-            }
-            // The text stands next to the map, the number outside of it.
-            const double h = fm.height();
-            const QRectF box(-200, -h / 2, 200, h);
-            p.setPen(t == selected ? theme().accent : theme().text);
-            p.drawText(box, Qt::AlignRight | Qt::AlignVCenter, text);
-            p.setPen(marked ? theme().text : theme().muted);
-            p.drawText(box.adjusted(0, 0, -fm.horizontalAdvance(text) - 6, 0),
-                       Qt::AlignRight | Qt::AlignVCenter, index);
-            p.restore();
-        }
-        p.restore();
-        return;
-    }
-    const double step = niceStep((rows ? 44 : fm.horizontalAdvance(thousands(n)) + 26) / ppt);
-    const double h = fm.height();
-    const auto label = [&](double token, bool chip) {
-        const double pos = at(chip ? token + 0.5 : token);
-        const QString text = thousands(qint64(std::llround(token)));
-        const double w = fm.horizontalAdvance(text);
-        QRectF box = rows ? QRectF(m_plot.left() - 9 - w, pos - h / 2, w, h)
-                          : QRectF(pos - w / 2, m_plot.top() - 8 - h, w, h);
-        if (rows)
-            box.moveTop(std::clamp(box.top(), m_plot.top() - 6, m_plot.bottom() - h + 6));
-        else
-            box.moveLeft(std::clamp(box.left(), m_plot.left() - 4, m_plot.right() - w + 4));
-        if (chip) {
-            p.setRenderHint(QPainter::Antialiasing);
-            p.setPen(Qt::NoPen);
-            p.setBrush(theme().accent);
-            p.drawRoundedRect(box.adjusted(-4, 0, 4, 0), 3, 3);
-            p.setPen(theme().onAccent);
-        } else {
-            p.setPen(theme().muted);
-        }
-        p.drawText(box, Qt::AlignCenter, text);
-        return box;
-    };
-    const bool inside = selected >= 0 && double(selected) >= from && double(selected) < to;
-    const double clear = rows ? h + 2 : 46;
-    for (double t = std::ceil(from / step) * step; t < to; t += step) {
-        if (inside && std::abs(at(t) - at(double(selected) + 0.5)) < clear) continue;
-        if (rows ? at(t) > m_plot.bottom() - 2 : at(t) > m_plot.right() - 2) continue;
-        label(t, false);
-        p.setPen(theme().line);
-        const double x = std::floor(at(t)) + 0.5;
-        if (rows)
-            p.drawLine(QPointF(m_plot.left() - 6, x), QPointF(m_plot.left() - 1, x));
-        else
-            p.drawLine(QPointF(x, m_plot.top() - 6), QPointF(x, m_plot.top() - 1));
-    }
-    if (inside) label(double(selected), true);
-    p.restore();
-}
-
-void MapView::paintCrossHair(QPainter& p) const {
-    p.save();
-    p.setClipRect(m_plot);
-    p.setRenderHint(QPainter::Antialiasing, false);
-    const Index n = m_document->tokens();
-    const auto lines = [&](Index query, Index key, const QColor& colour, Qt::PenStyle style) {
-        p.setPen(QPen(colour, 1, style));
-        p.setBrush(Qt::NoBrush);
-        // From the ruler to the diagonal, and no farther: beyond it is no data.
-        if (query >= 0) {
-            const QRectF r = toScreen({0, double(query), double(query + 1), 1});
-            if (r.height() >= 6) {
-                p.drawRect(r);
-            } else {
-                const double y = std::floor(r.center().y()) + 0.5;
-                p.drawLine(QPointF(r.left(), y), QPointF(r.right(), y));
-            }
-        }
-        if (key >= 0) {
-            const QRectF r = toScreen({double(key), double(key), 1, double(n - key)});
-            if (r.width() >= 6) {
-                p.drawRect(r);
-            } else {
-                const double x = std::floor(r.center().x()) + 0.5;
-                p.drawLine(QPointF(x, r.top()), QPointF(x, r.bottom()));
-            }
-        }
-    };
-    if (m_hover) lines(m_hover->query, m_hover->key, withAlpha(theme().text, 0.4), Qt::DotLine);
-    lines(m_document->query(), m_document->key(), withAlpha(theme().accent, 0.9), Qt::SolidLine);
-    if (m_document->query() >= 0 && m_document->key() >= 0) {
-        QRectF cell = toScreen({double(m_document->key()), double(m_document->query()), 1, 1});
-        if (cell.width() < 9) {
-            p.setRenderHint(QPainter::Antialiasing);
-            const QPointF c = cell.center();
-            cell = {c.x() - 4.5, c.y() - 4.5, 9, 9};
-            p.setPen(QPen(theme().accent, 1.5));
-            p.drawEllipse(cell);
-        } else {
-            p.setPen(QPen(theme().accent, 2));
-            p.drawRect(cell);
-        }
-    }
-    p.restore();
-}
-
-void MapView::paintSide(QPainter& p) const {
-    const ColourScale scale =
-        m_exact.values ? m_exact.scale : probabilityScale(m_document->style());
-    drawColourBar(p, m_bar, scale);
-    double y = m_legendTop;
-    const double limit = zoomedIn() ? m_minimap.top() - 22 : m_plot.bottom();
-    p.setRenderHint(QPainter::Antialiasing);
-    p.setFont(smallFont());
-    const QFontMetricsF fm(p.font());
-    const auto entry = [&](const QColor& colour, double alpha, const QString& name) {
-        if (y + 16 > limit) return;
-        p.setPen(QPen(colour, 1.2));
-        p.setBrush(withAlpha(colour, alpha));
-        p.drawRoundedRect(QRectF(m_side.left() + 0.5, y + 2.5, 11, 11), 2, 2);
-        p.setPen(theme().text);
-        const double room = width() - m_side.left() - 18 - 6;
-        p.drawText(QRectF(m_side.left() + 18, y, room, 16), Qt::AlignLeft | Qt::AlignVCenter,
-                   fm.elidedText(name, Qt::ElideRight, room));
-        y += 20;
-    };
-    for (const MaskLayer& m : m_document->masks())
-        if (m.visible) entry(m.colour, m.opacity, QString::fromStdString(m.spec.id));
-    if (m_document->style().showLost && m_document->activeMask() >= 0)
-        entry(theme().lost, 0.8, tr("lost mass"));
-    paintSelected(p, y + 8, limit);
-}
-
-void MapView::paintSelected(QPainter& p, double y, double limit) const {
-    const Index query = m_document->query(), key = m_document->key();
-    const Row* r = row(query);
-    if (cornerCard() || m_hover || query < 0 || key < 0 || !r) return;
-    const QFontMetricsF fm(p.font());
-    const double height = fm.height() + 3, room = width() - m_side.left() - 6;
-    if (y + 3 * height > limit) return;
-    const std::pair<QString, QColor> lines[] = {
-        {tr("query %1").arg(thousands(query)), theme().muted},
-        {tr("key %1").arg(thousands(key)), theme().muted},
-        {key > query ? tr("not seen") : tr("p %1").arg(double(r->p[std::size_t(key)]), 0, 'g', 6),
-         theme().text}};
-    for (const auto& [text, colour] : lines) {
-        p.setPen(colour);
-        p.drawText(QRectF(m_side.left(), y, room, height), Qt::AlignLeft | Qt::AlignVCenter,
-                   fm.elidedText(text, Qt::ElideRight, room));
-        y += height;
-    }
-}
-
-void MapView::paintMinimap(QPainter& p) const {
-    if (m_minimap.width() < 40) return;
-    p.setRenderHint(QPainter::Antialiasing, false);
-    p.fillRect(m_minimap, theme().mapBackground);
-    if (!m_coarse.isNull()) {
-        const double scale = m_minimap.width() / double(m_document->tokens());
-        p.save();
-        QPainterPath below;
-        below.moveTo(m_minimap.topLeft());
-        below.lineTo(m_minimap.bottomRight());
-        below.lineTo(m_minimap.bottomLeft());
-        p.setClipPath(below);
-        p.setRenderHint(QPainter::SmoothPixmapTransform);
-        if (!m_wholeSmall.isNull()) {
-            p.drawImage(m_minimap, m_wholeSmall);
-        } else
-            p.drawImage(QRectF(m_minimap.left(), m_minimap.top(),
-                               m_coarse.image.width() * double(m_coarse.block) * scale,
-                               m_coarse.image.height() * double(m_coarse.block) * scale),
-                        m_coarse.image);
-        p.restore();
-    }
-    p.setBrush(Qt::NoBrush);
-    p.setPen(theme().line);
-    p.drawRect(m_minimap);
-    const MapRect& v = m_document->view();
-    const double s = m_minimap.width() / double(m_document->tokens());
-    QRectF view(m_minimap.left() + v.k0 * s, m_minimap.top() + v.q0 * s, (v.k1 - v.k0) * s,
-                (v.q1 - v.q0) * s);
-    if (view.width() < 5) view = QRectF(view.center().x() - 2.5, view.center().y() - 2.5, 5, 5);
-    p.setPen(QPen(theme().accent, 1.5));
-    p.setBrush(withAlpha(theme().accent, 0.12));
-    p.drawRect(view.intersected(m_minimap.adjusted(-1, -1, 1, 1)));
-    p.setPen(theme().muted);
-    p.setFont(smallFont());
-    p.drawText(QPointF(m_minimap.left(), m_minimap.top() - 6), tr("minimap"));
-}
-
-QStringList MapView::readout(const Cell& cell) const {
-    const auto quoted = [this](Index t) {
-        return QStringLiteral("“%1”").arg(visibleToken(m_document->tokenText(t)).toHtmlEscaped());
-    };
-    QStringList lines{QStringLiteral("<b>%1 → %2</b>")
-                          .arg(tr("query %1 %2").arg(thousands(cell.query), quoted(cell.query)),
-                               tr("key %1 %2").arg(thousands(cell.key), quoted(cell.key)))};
-    if (cell.key > cell.query) {
-        lines << tr("a later token: this row cannot see it");
-        return lines;
-    }
-    const Row* r = row(cell.query);
-    if (!r || std::size_t(cell.key) >= r->p.size()) {
-        lines << tr("reading the row …");
-    } else {
-        const double p = double(r->p[std::size_t(cell.key)]);
-        const auto rank =
-            1 + std::count_if(r->p.begin(), r->p.end(),
-                              [v = r->p[std::size_t(cell.key)]](float o) { return o > v; });
-        lines << tr("probability <b>%1</b>&nbsp; ln %2&nbsp; rank %3 of %4")
-                     .arg(p, 0, 'g', 6)
-                     .arg(p > 0 ? QString::number(std::log(p), 'g', 6) : QStringLiteral("−∞"))
-                     .arg(thousands(qint64(rank)), thousands(cell.query + 1));
-    }
-    const auto stats = m_document->stats(m_document->layer());
-    if (stats) {
-        const auto column = std::size_t(m_head.head * stats->Nk + cell.key);
-        const auto rowAt = std::size_t(m_head.head * stats->Nq + cell.query);
-        QStringList facts;
-        if (column < stats->colMass.size())
-            facts << tr("column mass %1").arg(double(stats->colMass[column]), 0, 'g', 4);
-        if (rowAt < stats->entropy.size())
-            facts << tr("row entropy %1 nats").arg(double(stats->entropy[rowAt]), 0, 'f', 2);
-        lines << QStringLiteral("<span style='color:%1'>%2</span>")
-                     .arg(theme().muted.name(), facts.join(QStringLiteral(" · ")));
-    }
-    kernels::Problem problem;  // visibility alone: the layer's own window is in the policies' clip
-    problem.Nq = problem.Nk = m_document->tokens();
-    QStringList kept;
-    std::vector<kernels::Range> ranges;
-    for (int i = 0; i < int(m_document->masks().size()); ++i) {
-        const MaskLayer& m = m_document->masks()[std::size_t(i)];
-        const auto policy = m_document->policy(i);
-        if (!m.visible || !policy) continue;
-        kernels::keptRanges(*policy, problem, cell.query, ranges);
-        const bool in = std::any_of(ranges.begin(), ranges.end(), [&](const kernels::Range& range) {
-            return cell.key >= range.begin && cell.key < range.end;
-        });
-        kept << QStringLiteral("<span style='color:%1'>■</span> %2: %3")
-                    .arg(m.colour.name(), QString::fromStdString(m.spec.id),
-                         in ? tr("yes") : tr("no"));
-    }
-    if (!kept.isEmpty())
-        lines << tr("kept by&nbsp; %1").arg(kept.join(QStringLiteral("&nbsp;&nbsp; ")));
-    if (const auto metrics = m_document->metrics(m_document->activeMask());
-        metrics && std::size_t(cell.query) < metrics->rowRecall.size())
-        lines << tr("lost mass of this row: <b style='color:%1'>%2</b>")
-                     .arg(theme().lost.name())
-                     .arg(std::max(0.0, 1 - double(metrics->rowRecall[std::size_t(cell.query)])), 0,
-                          'f', 4);
-    return lines;
-}
-
-bool MapView::cornerCard() const {
-    const QPointF corner = toTokens(m_plot.topRight() + QPointF(-kCardWidth, kCardHeight));
-    return corner.x() > corner.y();
-}
-
-void MapView::paintReadout(QPainter& p) const {
-    std::optional<Cell> cell = m_hover;
-    if (!cell && m_document->query() >= 0 && m_document->key() >= 0)
-        cell = Cell{m_document->query(), m_document->key()};
-    if (!cell) return;
-    QTextDocument text;
-    text.setDocumentMargin(0);
-    text.setDefaultFont(smallFont());
-    text.setDefaultStyleSheet(
-        QStringLiteral("p { color: %1; margin: 0 0 3px 0; }").arg(theme().text.name()));
-    QString html;
-    for (const QString& line : readout(*cell))
-        html += QStringLiteral("<p>") + line + QStringLiteral("</p>");
-    text.setHtml(html);
-    text.setTextWidth(std::min(text.idealWidth(), 400.0));
-    const QSizeF size(text.idealWidth() + 22, text.size().height() + 16);
-    QRectF box(QPointF(), size);
-    if (m_hover) {
-        // Never over the row or the column under study: beside the cursor's cross, in the quarter
-        // with room.
-        const double gap = 18;
-        const bool right = m_hoverAt.x() + gap + size.width() < width() - 4;
-        const bool above = m_hoverAt.y() - gap - size.height() > 4;
-        box.moveTopLeft(
-            {right ? m_hoverAt.x() + gap : std::max(4.0, m_hoverAt.x() - gap - size.width()),
-             above ? m_hoverAt.y() - gap - size.height() : m_hoverAt.y() + gap});
-    } else {
-        // In the empty corner above the diagonal, when there is one.
-        box.moveTopRight(m_plot.topRight() + QPointF(-10, 14));
-        if (!cornerCard()) return;
-    }
-    p.setRenderHint(QPainter::Antialiasing);
-    p.setPen(QPen(theme().line, 1));
-    p.setBrush(withAlpha(theme().raised, 0.97));
-    p.drawRoundedRect(box, 6, 6);
-    p.translate(box.topLeft() + QPointF(11, 8));
-    text.drawContents(&p);
-    p.resetTransform();
 }
 
 }  // namespace sparsight::ui

@@ -4,6 +4,7 @@
 #include <QPixmap>
 #include <QTimer>
 #include <QWidget>
+#include <map>
 #include <optional>
 
 #include "ui/map/head_data.h"
@@ -13,7 +14,11 @@ class QToolButton;
 
 namespace sparsight::ui {
 
+class Banner;
 class Engine;
+
+/// Room of the rulers that show the tokens' texts, pixels.
+inline constexpr double kRulerTextLeft = 128, kRulerTextTop = 78;
 
 /// The attention map of the selected head: queries down, keys right. The pyramid's coarse picture
 /// stands at once; exact pixels of the visible rectangle replace it when the quick lane has them.
@@ -49,6 +54,7 @@ protected:
     void leaveEvent(QEvent* event) override;
     void wheelEvent(QWheelEvent* event) override;
     void keyPressEvent(QKeyEvent* event) override;
+    void keyReleaseEvent(QKeyEvent* event) override;
 
 private:
     /// A picture of a rectangle of tokens.
@@ -89,17 +95,23 @@ private:
     // --- painting (map_view.cpp) ---
     void compose();
     void paintEmpty(QPainter& painter, const QString& title, const QString& help) const;
+
+    // --- around and over the map (map_frame.cpp) ---
     void paintRulers(QPainter& painter) const;
     void paintRuler(QPainter& painter, bool rows) const;
     void paintCrossHair(QPainter& painter) const;
+    /// Where the prompt ends and the generated tokens begin.
+    void paintDecodeLine(QPainter& painter) const;
     void paintSide(QPainter& painter) const;
     void paintMinimap(QPainter& painter) const;
     /// The selected pair in three lines at the side, where the read-out has no free corner.
     void paintSelected(QPainter& painter, double y, double limit) const;
+    bool tokenTexts(bool rows) const;  ///< the ruler shows texts, not numbers
+
+    // --- what is said of one pair (map_readout.cpp) ---
     bool cornerCard() const;  ///< the corner above the diagonal has room for the read-out
     void paintReadout(QPainter& painter) const;
     QStringList readout(const Cell& cell) const;  ///< rich text, a line each
-    bool tokenTexts(bool rows) const;             ///< the ruler shows texts, not numbers
 
     // --- pictures from the quick lane (map_picture.cpp) ---
     void headPicturesChanged();  ///< another head or capture
@@ -112,13 +124,17 @@ private:
     const Row* row(Index row) const;
     kernels::RenderSpec visibleSpec() const;
     void dirty();  ///< the composed picture is old
+    /// What could not be made, told over the map until it is made or no longer wanted.
+    enum class Part { Pixels, Masks, Lost, Row };
+    void lose(Part part, const QString& sentence);
+    void mend(Part part);
+    void placeNotice();
     void tellStatus();
 
     // --- input (map_input.cpp) ---
     void zoomAt(const QPointF& screen, double factor);
     void panBy(double rows, double columns);
     void moveSelection(Index rows, Index columns);
-    void setViewClamped(MapRect view);
     void centreOn(const QPointF& minimap);
     void hover(const QPointF& screen);
     void makeStyleMenu();
@@ -135,17 +151,28 @@ private:
     Exact m_exact;
     Picture m_whole;      ///< the latest exact picture of the whole head: finer than the pyramid
     QImage m_wholeSmall;  ///< for the minimap
+    /// What a mask layer's picture is made of.
+    struct Overlay {
+        std::shared_ptr<const kernels::Policy> policy;  ///< null = not there yet or hidden
+        QColor colour;
+        bool operator==(const Overlay&) const = default;
+    };
     std::vector<Picture> m_overlays;  ///< by mask; null = not there yet or hidden
+    std::vector<Overlay> m_overlaysOf;
+    kernels::RenderSpec m_overlaysSpec;
     Picture m_lost;
     bool m_lostValid = false;
     std::vector<Row> m_rows;  ///< latest last
     Index m_rowAsked = -1;
     QTimer m_requestSoon, m_overlaysSoon;
     QToolButton* m_styleButton;
+    Banner* m_notice;
+    std::map<Part, QString> m_failures;
 
     Drag m_drag = Drag::None;
     QPointF m_pressed, m_last;
     bool m_moved = false;
+    bool m_bare = false;           ///< Space is held: the map without what lies over it
     bool m_keyboardFocus = false;  ///< the focus came by the keyboard: its ring is shown
     std::optional<Cell> m_hover;
     QPointF m_hoverAt;

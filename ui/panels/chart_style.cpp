@@ -4,6 +4,7 @@
 #include <QChart>
 #include <QChartView>
 #include <QClipboard>
+#include <QEvent>
 #include <QFileDialog>
 #include <QGraphicsLayout>
 #include <QGuiApplication>
@@ -39,17 +40,28 @@ bool saveChart(QChartView& view, const QString& file) {
     return painter.end();
 }
 
+/// Follows the window's theme.
+class ChartView : public QChartView {
+public:
+    using QChartView::QChartView;
+
+protected:
+    void changeEvent(QEvent* event) override {
+        if (event->type() == QEvent::PaletteChange) styleChart(*chart());
+        QChartView::changeEvent(event);
+    }
+};
+
 }  // namespace
 
 void styleChart(QChart& chart) {
     const Theme& t = theme();
     chart.setBackgroundVisible(false);
-    chart.setMargins(QMargins(0, 0, 0, 0));
+    chart.setMargins(QMargins(0, 4, 14, 0));  // half of the outermost labels
     chart.layout()->setContentsMargins(0, 0, 0, 0);
     chart.legend()->setLabelColor(t.text);
     chart.setTitleBrush(t.text);
-    QFont small = QGuiApplication::font();
-    small.setPixelSize(11);
+    const QFont small = smallFont();
     chart.legend()->setFont(small);
     const auto axes = chart.axes();
     for (QAbstractAxis* axis : axes) {
@@ -63,23 +75,29 @@ void styleChart(QChart& chart) {
 }
 
 QChartView* makeChartView(QChart* chart, QWidget* parent, std::function<QString()> data) {
-    auto* view = new QChartView(chart, parent);
+    auto* view = new ChartView(chart, parent);
+    styleChart(*chart);
     view->setFrameShape(QFrame::NoFrame);
     view->setRenderHint(QPainter::Antialiasing);
     view->setBackgroundBrush(Qt::NoBrush);
     view->setStyleSheet(QStringLiteral("background: transparent"));
     view->setContextMenuPolicy(Qt::ActionsContextMenu);
     auto* copy = new QAction(QObject::tr("Copy"), view);
-    QObject::connect(copy, &QAction::triggered, view, [view] { QGuiApplication::clipboard()->setPixmap(view->grab()); });
+    QObject::connect(copy, &QAction::triggered, view,
+                     [view] { QGuiApplication::clipboard()->setPixmap(view->grab()); });
     auto* save = new QAction(QObject::tr("Save as…"), view);
     QObject::connect(save, &QAction::triggered, view, [view] {
-        const QString file = QFileDialog::getSaveFileName(view, QObject::tr("Save chart"), QStringLiteral("chart.svg"),
+        const QString file = QFileDialog::getSaveFileName(view, QObject::tr("Save chart"),
+                                                          QStringLiteral("chart.svg"),
                                                           QObject::tr("SVG (*.svg);;PNG (*.png)"));
         if (!file.isEmpty() && !saveChart(*view, file))
-            QMessageBox::warning(view, QObject::tr("Save chart"), QObject::tr("Cannot write %1: check the directory and the free space.").arg(file));
+            QMessageBox::warning(
+                view, QObject::tr("Save chart"),
+                QObject::tr("Cannot write %1: check the directory and the free space.").arg(file));
     });
     auto* copyData = new QAction(QObject::tr("Copy data"), view);
-    QObject::connect(copyData, &QAction::triggered, view, [data = std::move(data)] { QGuiApplication::clipboard()->setText(data()); });
+    QObject::connect(copyData, &QAction::triggered, view,
+                     [data = std::move(data)] { QGuiApplication::clipboard()->setText(data()); });
     view->addActions({copy, save, copyData});
     return view;
 }

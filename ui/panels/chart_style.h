@@ -10,10 +10,11 @@ class QWidget;
 
 namespace sparsight::ui {
 
-/// Gives a chart the window's colours and type: no box, thin grid, small grey labels. Call again after
-/// the theme has changed.
+/// Gives a chart the window's colours and type: no box, thin grid, small grey labels. Call again
+/// after the theme has changed.
 void styleChart(QChart& chart);
-/// A view without frame, background or own margins, with "Copy", "Save as…" and "Copy data" in its
+/// A view without frame, background or own margins that follows the theme, with "Copy", "Save as…"
+/// and "Copy data" in its
 /// context menu. @param data  makes the tab-separated data when asked
 QChartView* makeChartView(QChart* chart, QWidget* parent, std::function<QString()> data);
 QValueAxis* makeAxis(double least, double most, const char* format, int ticks);

@@ -4,6 +4,7 @@
 #include <QWidget>
 #include <vector>
 
+#include "core/metrics/mask_estimate.h"
 #include "core/metrics/mask_metrics.h"
 
 class QChart;
@@ -16,15 +17,13 @@ namespace sparsight::ui {
 class Document;
 class Engine;
 
-/// Exact recall against density on the selected head, a line per method of the mask layers, and a ring
-/// where each layer stands now.
+/// Exact recall against density on the selected head, a line per method of the mask layers, and a
+/// ring where each layer stands now. Dashed: what the heaviest blocks of each head keep, mean over
+/// all heads, which no block method passes on the whole model.
 class CurveChart : public QWidget {
     Q_OBJECT
 public:
     CurveChart(Document* document, Engine* engine, QWidget* parent = nullptr);
-
-protected:
-    void changeEvent(QEvent* event) override;
 
 private:
     void restart();  ///< another head or other methods: compute the curves
@@ -37,9 +36,11 @@ private:
     QChartView* m_view;
     QLabel* m_empty;
     QValueAxis *m_x, *m_y;
-    QString m_key;      ///< what the curves were computed for
-    QString m_failure;  ///< why there are none; "" = nothing failed
+    QString m_key;          ///< what the curves were computed for
+    bool m_sweeps = false;  ///< some layer's method has a budget to vary
+    QString m_failure;      ///< why there are none; "" = nothing failed
     std::vector<std::pair<MethodSpec, std::vector<CurvePoint>>> m_curves;
+    BlockCurve m_bound;
 };
 
 }  // namespace sparsight::ui

@@ -81,8 +81,12 @@ FigureDialog::FigureDialog(Document* document, Engine* engine, QWidget* parent)
     save->setToolTip(tr("PNG, SVG or PDF by the file's ending"));
     connect(buttons, &QDialogButtonBox::rejected, this, &QDialog::reject);
     connect(save, &QPushButton::clicked, this, [this] {
-        const QString name = QStringLiteral("%1-L%2H%3.pdf").arg(m_document->sessionName()).arg(m_document->layer()).arg(m_document->head());
-        const QString file = QFileDialog::getSaveFileName(this, tr("Export figure"), name, tr("PDF (*.pdf);;SVG (*.svg);;PNG (*.png)"));
+        const QString name = QStringLiteral("%1-L%2H%3.pdf")
+                                 .arg(m_document->sessionName())
+                                 .arg(m_document->layer())
+                                 .arg(m_document->head());
+        const QString file = QFileDialog::getSaveFileName(
+            this, tr("Export figure"), name, tr("PDF (*.pdf);;SVG (*.svg);;PNG (*.png)"));
         if (!file.isEmpty()) exportTo(file);
     });
     column->addWidget(buttons);
@@ -102,22 +106,26 @@ FigureSize FigureDialog::size() const {
 
 void FigureDialog::recompute() {
     if (!m_document->isOpen() || m_document->head() < 0) {
-        m_status->setText(tr("Open a capture and choose a head first."));
+        lose(tr("Open a capture and choose a head first."));
         return;
     }
     m_status->setText(tr("Drawing exact pixels …"));
     m_figure.reset();
     MapRequest request;
-    const Index n = m_document->tokens();
+    const Index rows = m_document->rows(), keys = m_document->keys();
     MapRect view = m_document->view();
-    if (m_part->currentIndex() == 1) view = {0, double(n), 0, double(n)};
-    const auto bound = [n](double v) { return std::clamp<Index>(Index(std::llround(v)), 0, n); };
-    request.spec.q0 = bound(std::floor(view.q0));
-    request.spec.q1 = std::max(request.spec.q0 + 1, bound(std::ceil(view.q1)));
-    request.spec.k0 = bound(std::floor(view.k0));
-    request.spec.k1 = std::max(request.spec.k0 + 1, bound(std::ceil(view.k1)));
-    request.spec.width = std::min<Index>(1024, std::max<Index>(request.spec.k1 - request.spec.k0, 1));
-    request.spec.height = std::min<Index>(1024, std::max<Index>(request.spec.q1 - request.spec.q0, 1));
+    if (m_part->currentIndex() == 1) view = {0, double(rows), 0, double(keys)};
+    const auto bound = [](double v, Index n) {
+        return std::clamp<Index>(Index(std::llround(v)), 0, n);
+    };
+    request.spec.q0 = bound(std::floor(view.q0), rows);
+    request.spec.q1 = std::max(request.spec.q0 + 1, bound(std::ceil(view.q1), rows));
+    request.spec.k0 = bound(std::floor(view.k0), keys);
+    request.spec.k1 = std::max(request.spec.k0 + 1, bound(std::ceil(view.k1), keys));
+    request.spec.width =
+        std::min<Index>(1024, std::max<Index>(request.spec.k1 - request.spec.k0, 1));
+    request.spec.height =
+        std::min<Index>(1024, std::max<Index>(request.spec.q1 - request.spec.q0, 1));
     request.spec.statistic = m_document->style().pool;
     request.log = m_document->style().log;
     request.colours = m_document->style().colours;
@@ -132,22 +140,34 @@ void FigureDialog::recompute() {
     request.modelName = capture.modelName;
     request.promptName = capture.promptName;
     request.captureUuid = capture.uuid;
-    auto work = [session = m_document->session(), capture, request, colours, facts = m_document->headFacts(),
-                 layer = m_document->layer(), head = m_document->head(),
+    request.headName = headName(capture.config, m_document->layer(), m_document->head());
+    auto work = [session = m_document->session(), capture, request, colours,
+                 facts = m_document->headFacts(), layer = m_document->layer(),
+                 head = m_document->head(),
                  backend = m_engine->backend(Engine::Quick)](const Job& job) {
         const auto captured = sessions::readLayer(*session, capture, layer);
-        auto figure = std::make_shared<MapFigure>(
-            makeMapFigure(*backend, sessions::sessionHeadInput(captured, facts, head, *backend), request, job));
-        for (std::size_t i = 0; i < colours.size(); ++i) figure->overlays[i].colour = parseColour(colours[i]);
+        auto figure = std::make_shared<MapFigure>(makeMapFigure(
+            *backend, sessions::sessionHeadInput(captured, facts, head, *backend), request, job));
+        for (std::size_t i = 0; i < colours.size(); ++i)
+            figure->overlays[i].colour = parseColour(colours[i]);
         return std::shared_ptr<const MapFigure>(figure);
     };
     m_engine->run(Engine::Quick, QStringLiteral("figure"), std::move(work))
-        .then(this, [this](std::shared_ptr<const MapFigure> figure) {
-            m_figure = std::move(figure);
-            preview();
-            if (!m_waitingFile.isEmpty()) exportTo(std::exchange(m_waitingFile, {}));
-        })
-        .onFailed(this, [this](const std::exception& e) { m_status->setText(QString::fromUtf8(e.what())); });
+        .then(this,
+              [this](std::shared_ptr<const MapFigure> figure) {
+                  m_figure = std::move(figure);
+                  preview();
+                  if (!m_waitingFile.isEmpty()) exportTo(std::exchange(m_waitingFile, {}));
+              })
+        .onFailed(this, [this](const std::exception& e) { lose(QString::fromUtf8(e.what())); });
+}
+
+void FigureDialog::lose(const QString& sentence) {
+    m_figure.reset();
+    m_image->clear();  // an older figure must not pass for this one
+    m_status->setText(sentence);
+    if (std::exchange(m_waitingFile, {}).isEmpty()) return;
+    emit failed(sentence);
 }
 
 void FigureDialog::preview() {
@@ -155,17 +175,24 @@ void FigureDialog::preview() {
     const FigureSize paper = size();
     const double scale = std::min(kPreviewWidth / paper.widthMm, kPreviewHeight / paper.heightMm);
     const Index w = Index(paper.widthMm * scale), h = Index(paper.heightMm * scale);
-    m_engine->run(Engine::Quick, QStringLiteral("figurePreview"), [figure = m_figure, paper, w, h](const Job&) {
-        const auto pixels = previewFigure(*figure, paper, w, h);
-        return QImage(reinterpret_cast<const uchar*>(pixels.data()), int(w), int(h), int(w * 4), QImage::Format_ARGB32).copy();
-    }).then(this, [this, paper](const QImage& image) {
-        m_image->setPixmap(QPixmap::fromImage(image));
-        m_status->setText(tr("%1 × %2 mm, map of %3 × %4 exact pixels")
-                              .arg(paper.widthMm)
-                              .arg(paper.heightMm)
-                              .arg(m_figure->width)
-                              .arg(m_figure->height));
-    }).onFailed(this, [this](const std::exception& e) { m_status->setText(QString::fromUtf8(e.what())); });
+    m_engine
+        ->run(Engine::Quick, QStringLiteral("figurePreview"),
+              [figure = m_figure, paper, w, h](const Job&) {
+                  const auto pixels = previewFigure(*figure, paper, w, h);
+                  return QImage(reinterpret_cast<const uchar*>(pixels.data()), int(w), int(h),
+                                int(w * 4), QImage::Format_ARGB32)
+                      .copy();
+              })
+        .then(this,
+              [this, paper](const QImage& image) {
+                  m_image->setPixmap(QPixmap::fromImage(image));
+                  m_status->setText(tr("%1 × %2 mm, map of %3 × %4 exact pixels")
+                                        .arg(paper.widthMm)
+                                        .arg(paper.heightMm)
+                                        .arg(m_figure->width)
+                                        .arg(m_figure->height));
+              })
+        .onFailed(this, [this](const std::exception& e) { lose(QString::fromUtf8(e.what())); });
 }
 
 void FigureDialog::exportTo(const QString& file) {

@@ -14,8 +14,8 @@ namespace sparsight::ui {
 class Document;
 class Engine;
 
-/// Figure export with a preview that is the figure: preset sizes, PNG, SVG or PDF; colour bar, axes,
-/// overlays and caption are in.
+/// Figure export with a preview that is the figure: preset sizes, PNG, SVG or PDF; colour bar,
+/// axes, overlays and caption are in.
 class FigureDialog : public QDialog {
     Q_OBJECT
 public:
@@ -30,6 +30,7 @@ signals:
 private:
     void recompute();  ///< pixels of the view in the Quick lane
     void preview();
+    void lose(const QString& sentence);  ///< there is no figure, and why
     FigureSize size() const;
 
     Document* m_document;

@@ -23,6 +23,9 @@ class MaskPanel : public QWidget {
 public:
     MaskPanel(Document* document, Engine* engine, QWidget* parent = nullptr);
 
+    /// Add and remove, for the panel's title line.
+    QWidget* tools() const { return m_tools; }
+
 private:
     struct Row {
         QCheckBox* visible;
@@ -33,10 +36,11 @@ private:
     void rebuild();
     void refreshNumbers();
     void refreshActive();
-    void addMask(const QString& id);
-    void removeActive();
+    /// What to do or what failed, a sentence; "" = nothing.
+    QString note() const;
 
     Document* m_document;
+    QWidget* m_tools;
     QGridLayout* m_grid;
     std::vector<Row> m_rows;
     QCheckBox* m_lost;

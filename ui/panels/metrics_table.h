@@ -6,34 +6,53 @@
 #include "core/metrics/head_metrics.h"
 #include "core/metrics/mask_metrics.h"
 
-class QLabel;
 class QSortFilterProxyModel;
 class QTableView;
 
 namespace sparsight::ui {
 
 class Document;
+class ElidedLabel;
 class Engine;
 
 /// One row per head: what the active mask keeps and costs there.
 class MetricsModel : public QAbstractTableModel {
     Q_OBJECT
 public:
-    enum Column { Head, Recall, Worst, P5, TileRecall, Needle, Coverage, Density, OutputError, Tiles, Label, ColumnCount };
+    enum Column {
+        Head,
+        Recall,
+        Worst,
+        Density,
+        OutputError,
+        Label,
+        Needle,
+        P5,
+        TileRecall,
+        Coverage,
+        Tiles,
+        ColumnCount
+    };
     enum Role { SortRole = Qt::UserRole };  ///< raw numbers, for the sort proxy
     using QAbstractTableModel::QAbstractTableModel;
-    void setRows(std::vector<MaskMetrics> rows, const std::vector<HeadFacts>& facts);
+    /// @param names  of the rows' heads; empty = L<layer> H<head>
+    void setRows(std::vector<MaskMetrics> rows, const std::vector<HeadFacts>& facts,
+                 std::vector<QString> names = {});
     const MaskMetrics& row(int r) const { return m_rows[std::size_t(r)]; }
     int rowOf(Index layer, Index head) const;  ///< -1 = none
-    int rowCount(const QModelIndex& parent = {}) const override { return parent.isValid() ? 0 : int(m_rows.size()); }
-    int columnCount(const QModelIndex& parent = {}) const override { return parent.isValid() ? 0 : ColumnCount; }
+    int rowCount(const QModelIndex& parent = {}) const override {
+        return parent.isValid() ? 0 : int(m_rows.size());
+    }
+    int columnCount(const QModelIndex& parent = {}) const override {
+        return parent.isValid() ? 0 : ColumnCount;
+    }
     QVariant data(const QModelIndex& index, int role = Qt::DisplayRole) const override;
     QVariant headerData(int section, Qt::Orientation orientation, int role) const override;
 
 private:
     QVariant raw(int row, int column) const;
     std::vector<MaskMetrics> m_rows;
-    std::vector<QString> m_labels;
+    std::vector<QString> m_labels, m_names;
 };
 
 /// The heads table: sortable, selects the head that is clicked, copies as TSV.
@@ -41,16 +60,20 @@ class MetricsTable : public QWidget {
     Q_OBJECT
 public:
     MetricsTable(Document* document, Engine* engine, QWidget* parent = nullptr);
+    /// What the rows are of, for the panel's title line.
+    QWidget* tools() const { return m_tools; }
     /// The selected rows (or all, when none is) as tab-separated text with a head line.
     QString tsv() const;
     void copy() const;  ///< to the clipboard
 
 private:
-    void refresh();
+    void refreshCaption();
+    void refreshRows();
     void selectCurrent();
 
     Document* m_document;
-    QLabel* m_caption;
+    QWidget* m_tools;
+    ElidedLabel* m_caption;
     MetricsModel* m_model;
     QSortFilterProxyModel* m_sorted;
     QTableView* m_view;

@@ -7,7 +7,9 @@
 #include <QHeaderView>
 #include <QLabel>
 #include <QMessageBox>
+#include <QPainter>
 #include <QPushButton>
+#include <QStyledItemDelegate>
 #include <QTableView>
 #include <QVBoxLayout>
 #include <map>
@@ -30,10 +32,14 @@ QColor colourOf(const std::string& id) {
 
 QString verdictOf(const EvalResult& r) {
     const auto answer = [](const std::optional<bool>& b) {
-        return !b ? QObject::tr("no needle") : *b ? QObject::tr("answers the needle") : QObject::tr("loses the needle");
+        return !b   ? QObject::tr("no needle")
+               : *b ? QObject::tr("answers the needle")
+                    : QObject::tr("loses the needle");
     };
-    return QObject::tr("Dense %1, the plan <b>%2</b>. Mean negative log-likelihood %3 → %4 nats, mean KL %5 nats, same top "
-                       "token on %6 % of rows, density %7 %, %8 s → %9 s.")
+    return QObject::tr(
+               "Dense %1, the plan <b>%2</b>. Mean negative log-likelihood %3 → %4 nats, mean KL "
+               "%5 nats, same top "
+               "token on %6 % of rows, density %7 %, %8 s → %9 s.")
         .arg(answer(r.needleDense), answer(r.needlePlan))
         .arg(r.nllDense, 0, 'f', 3)
         .arg(r.nllPlan, 0, 'f', 3)
@@ -43,6 +49,18 @@ QString verdictOf(const EvalResult& r) {
         .arg(r.secondsDense, 0, 'f', 1)
         .arg(r.secondsPlan, 0, 'f', 1);
 }
+
+/// The stylesheet's cells leave a model's background out.
+class TintedCells : public QStyledItemDelegate {
+public:
+    using QStyledItemDelegate::QStyledItemDelegate;
+    void paint(QPainter* painter, const QStyleOptionViewItem& option,
+               const QModelIndex& index) const override {
+        if (const QVariant tint = index.data(Qt::BackgroundRole); tint.isValid())
+            painter->fillRect(option.rect.adjusted(1, 1, -1, -1), tint.value<QColor>());
+        QStyledItemDelegate::paint(painter, option, index);
+    }
+};
 
 }  // namespace
 
@@ -61,7 +79,8 @@ QVariant PlanGrid::data(const QModelIndex& index, int role) const {
             .arg(index.row())
             .arg(index.column())
             .arg(QString::fromStdString(toString(spec)),
-                 QString::fromStdString(toString(m_plan->at(index.row(), index.column(), Phase::Decode, 0))));
+                 QString::fromStdString(
+                     toString(m_plan->at(index.row(), index.column(), Phase::Decode, 0))));
     if (role == Qt::BackgroundRole && spec.id != "dense") {
         QColor colour = colourOf(spec.id);
         colour.setAlpha(70);
@@ -73,22 +92,26 @@ QVariant PlanGrid::data(const QModelIndex& index, int role) const {
 
 QVariant PlanGrid::headerData(int section, Qt::Orientation orientation, int role) const {
     if (role != Qt::DisplayRole) return {};
-    return QStringLiteral("%1%2").arg(orientation == Qt::Horizontal ? u'H' : u'L').arg(section);
+    return QStringLiteral("%1%2")
+        .arg(QLatin1Char(orientation == Qt::Horizontal ? 'H' : 'L'))
+        .arg(section);
 }
 
 PlanPanel::PlanPanel(Document* document, Engine* engine, QWidget* parent)
     : QWidget(parent), m_document(document), m_engine(engine) {
     setObjectName(QStringLiteral("planPanel"));
     auto* column = new QVBoxLayout(this);
-    column->setContentsMargins(12, 8, 12, 8);
+    column->setContentsMargins(12, 2, 12, 8);
     column->setSpacing(8);
     auto* top = new QHBoxLayout;
     m_rule = new QComboBox(this);
     m_rule->setObjectName(QStringLiteral("planRule"));
     m_rule->setAccessibleName(tr("Rule of the plan"));
-    m_rule->addItems({tr("active mask on every head"), tr("retrieval heads dense, others a-shape 4 + 256"),
+    m_rule->addItems({tr("active mask on every head"),
+                      tr("retrieval heads dense, others a-shape 4 + 256"),
                       tr("least density that reaches recall"), tr("best recall at density")});
-    m_rule->setToolTip(tr("How each head gets its method; the last two measure every candidate on every head"));
+    m_rule->setToolTip(
+        tr("How each head gets its method; the last two measure every candidate on every head"));
     m_target = new QDoubleSpinBox(this);
     m_target->setObjectName(QStringLiteral("planTarget"));
     m_target->setAccessibleName(tr("Target"));
@@ -114,14 +137,20 @@ PlanPanel::PlanPanel(Document* document, Engine* engine, QWidget* parent)
     m_grid->setFrameShape(QFrame::NoFrame);
     m_grid->setSelectionMode(QAbstractItemView::SingleSelection);
     m_grid->verticalHeader()->setDefaultSectionSize(22);
-    m_grid->horizontalHeader()->setDefaultSectionSize(92);
+    m_grid->horizontalHeader()->setMinimumSectionSize(62);
+    m_grid->horizontalHeader()->setSectionResizeMode(QHeaderView::Stretch);
+    m_grid->horizontalHeader()->setHighlightSections(false);
+    m_grid->verticalHeader()->setHighlightSections(false);
+    m_grid->setShowGrid(false);
+    m_grid->setItemDelegate(new TintedCells(m_grid));
     column->addWidget(m_grid, 1);
     auto* bottom = new QHBoxLayout;
     m_judge = new QPushButton(tr("Judge by the model"), this);
     m_judge->setObjectName(QStringLiteral("planJudge"));
     m_import = new QPushButton(tr("Import…"), this);
     m_import->setObjectName(QStringLiteral("planImport"));
-    m_import->setToolTip(tr("Reads a Sparsight plan, a MInference JSON, a DuoAttention table or a CSV"));
+    m_import->setToolTip(
+        tr("Reads a Sparsight plan, a MInference JSON, a DuoAttention table or a CSV"));
     m_export = new QPushButton(tr("Export…"), this);
     m_export->setObjectName(QStringLiteral("planExport"));
     bottom->addWidget(m_judge);
@@ -136,13 +165,12 @@ PlanPanel::PlanPanel(Document* document, Engine* engine, QWidget* parent)
     column->addWidget(m_verdict);
 
     connect(m_make, &QPushButton::clicked, this, [this] {
-        if (m_busy) m_engine->stop(QStringLiteral("plan"));
-        else make();
+        if (m_busy)
+            for (const char* tag : {"plan", "judge"}) m_engine->stop(QLatin1String(tag));
+        else
+            make();
     });
-    connect(m_judge, &QPushButton::clicked, this, [this] {
-        if (m_busy) m_engine->stop(QStringLiteral("judge"));
-        else judge();
-    });
+    connect(m_judge, &QPushButton::clicked, this, &PlanPanel::judge);
     connect(m_export, &QPushButton::clicked, this, &PlanPanel::exportPlanAs);
     connect(m_import, &QPushButton::clicked, this, &PlanPanel::importPlanFrom);
     connect(m_rule, &QComboBox::currentIndexChanged, this, [this](int rule) {
@@ -150,8 +178,9 @@ PlanPanel::PlanPanel(Document* document, Engine* engine, QWidget* parent)
         if (rule == BestRecall) m_target->setValue(0.1);
         refresh();
     });
-    connect(m_grid, &QTableView::clicked, this, [this](const QModelIndex& at) { m_document->selectHead(at.row(), at.column()); });
-    connect(m_document, &Document::captureChanged, this, &PlanPanel::refresh);
+    connect(m_grid, &QTableView::clicked, this,
+            [this](const QModelIndex& at) { m_document->selectHead(at.row(), at.column()); });
+    connect(m_document, &Document::captureChanged, this, &PlanPanel::captureChanged);
     connect(m_document, &Document::masksChanged, this, &PlanPanel::refresh);
     refresh();
 }
@@ -162,8 +191,24 @@ void PlanPanel::fail(const QString& sentence) {
     m_summary->setText(sentence);
 }
 
+void PlanPanel::captureChanged() {
+    for (const char* tag : {"plan", "judge"}) m_engine->stop(QLatin1String(tag));
+    m_verdict->clear();  // it was about another prompt
+    if (m_plan && m_document->isOpen()) {
+        try {
+            checkFits(*m_plan, m_document->capture().config);
+        } catch (const Error&) {  // a plan of another model cannot be shown on these heads
+            m_plan.reset();
+            m_model->setPlan(m_plan);
+            emit planChanged();
+        }
+    }
+    refresh();
+}
+
 void PlanPanel::setPlan(AttentionPlan plan) {
     m_plan = std::move(plan);
+    m_model->setPlan(m_plan);
     m_verdict->clear();
     refresh();
     emit planChanged();
@@ -178,29 +223,38 @@ void PlanPanel::make() {
     }
     m_busy = true;
     refresh();
-    const MethodSpec mask = active >= 0 ? m_document->masks()[std::size_t(active)].spec : MethodSpec{"dense", {}};
-    auto work = [session = m_document->session(), capture = m_document->capture(), rule, mask, target = m_target->value(),
+    const MethodSpec mask =
+        active >= 0 ? m_document->masks()[std::size_t(active)].spec : MethodSpec{"dense", {}};
+    auto work = [session = m_document->session(), capture = m_document->capture(), rule, mask,
+                 target = m_target->value(),
                  backend = m_engine->backend(Engine::Long)](const Job& job) {
         const PlanModel model = planModel(capture.config);
         AttentionPlan plan;
         if (rule == ActiveMask || rule == RetrievalHeads) {
-            const MethodSpec spec = rule == ActiveMask ? mask : parseMethod("retrieval-heads:sink=4,window=256");
-            plan = uniformPlan(model, spec,
-                               sessions::retrievalScores(capture, sessions::sessionHeadFacts(*session, capture, *backend, job)));
+            const MethodSpec spec =
+                rule == ActiveMask ? mask : parseMethod("retrieval-heads:sink=4,window=256");
+            plan = uniformPlan(
+                model, spec,
+                sessions::retrievalScores(
+                    capture, sessions::sessionHeadFacts(*session, capture, *backend, job)));
         } else {
             std::vector<MethodSpec> methods;
-            for (const char* id : {"a-shape", "vertical-slash", "antidiagonal", "oracle-blocks"}) methods.push_back(parseMethod(id));
-            const auto options = sessions::sessionHeadOptions(*session, capture, methods, 10, *backend, job);
-            plan = rule == LeastDensity ? planForRecall(model, options, target) : planForDensity(model, options, target);
+            for (const char* id : {"a-shape", "vertical-slash", "antidiagonal", "oracle-blocks"})
+                methods.push_back(parseMethod(id));
+            const auto options =
+                sessions::sessionHeadOptions(*session, capture, methods, 10, *backend, job);
+            plan = rule == LeastDensity ? planForRecall(model, options, target)
+                                        : planForDensity(model, options, target);
         }
         if (session->mode() == sessions::OpenMode::ReadWrite) session->savePlan(capture.uuid, plan);
         return plan;
     };
     m_engine->run(Engine::Long, QStringLiteral("plan"), std::move(work))
-        .then(this, [this](const AttentionPlan& plan) {
-            m_busy = false;
-            setPlan(plan);
-        })
+        .then(this,
+              [this](const AttentionPlan& plan) {
+                  m_busy = false;
+                  setPlan(plan);
+              })
         .onCanceled(this, [this] { fail(tr("Cancelled.")); })
         .onFailed(this, [this](const std::exception& e) { fail(QString::fromUtf8(e.what())); });
 }
@@ -211,25 +265,29 @@ void PlanPanel::judge() {
     refresh();
     m_verdict->setText(tr("Running the model dense and under the plan …"));
     const sessions::CaptureInfo& capture = m_document->capture();
-    auto work = [plan = *m_plan, hint = capture.modelHint, name = capture.modelName, ids = capture.tokenIds,
-                 truth = capture.truth, backend = m_engine->backend(Engine::Long)](const Job& job) {
+    auto work = [plan = *m_plan, hint = capture.modelHint, name = capture.modelName,
+                 ids = capture.tokenIds, truth = capture.truth,
+                 backend = m_engine->backend(Engine::Long)](const Job& job) {
         std::error_code ec;
-        const auto directory = std::filesystem::is_directory(hint, ec) ? std::filesystem::path(hint) : resolveModel(name);
+        const auto directory = std::filesystem::is_directory(hint, ec) ? std::filesystem::path(hint)
+                                                                       : resolveModel(name);
         const auto model = loadModel(directory, 0, job.part(0, 0.1));
         checkFits(plan, model->config());
         return evaluatePlan(*model, *backend, ids, truth, plan, job.part(0.1, 1));
     };
     m_engine->run(Engine::Long, QStringLiteral("judge"), std::move(work))
-        .then(this, [this](const EvalResult& result) {
-            m_busy = false;
-            refresh();
-            m_verdict->setText(verdictOf(result));
-            emit judged(result);
-        })
-        .onCanceled(this, [this] {
-            fail(tr("Cancelled."));
-            m_verdict->clear();
-        })
+        .then(this,
+              [this](const EvalResult& result) {
+                  m_busy = false;
+                  refresh();
+                  m_verdict->setText(verdictOf(result));
+                  emit judged(result);
+              })
+        .onCanceled(this,
+                    [this] {
+                        fail(tr("Cancelled."));
+                        m_verdict->clear();
+                    })
         .onFailed(this, [this](const std::exception& e) {
             fail(QString::fromUtf8(e.what()));
             m_verdict->clear();
@@ -242,9 +300,11 @@ QString PlanPanel::exportTo(const QString& target, const QString& path, bool all
         if (target == QLatin1String("sparsight")) {
             writePlan(*m_plan, path.toStdString());
         } else {
-            const ExportResult result = exportPlan(*m_plan, target.toStdString(), path.toStdString(), allowLoss);
+            const ExportResult result =
+                exportPlan(*m_plan, target.toStdString(), path.toStdString(), allowLoss);
             QString losses;
-            for (const std::string& loss : result.losses) losses += QStringLiteral("<br>") + QString::fromStdString(loss).toHtmlEscaped();
+            for (const std::string& loss : result.losses)
+                losses += QStringLiteral("<br>") + QString::fromStdString(loss).toHtmlEscaped();
             m_verdict->setText(tr("Wrote %1.").arg(path.toHtmlEscaped()) + losses);
         }
         emit exported(path);
@@ -259,17 +319,22 @@ void PlanPanel::exportPlanAs() {
         fail(tr("There is no plan to export: make or import one first."));
         return;
     }
-    const QStringList filters{tr("Sparsight plan (*.json)"), tr("MInference JSON (*.json)"), tr("DuoAttention folder (*)"), tr("CSV table (*.csv)")};
-    const QStringList ids{QStringLiteral("sparsight"), QStringLiteral("minference"), QStringLiteral("duoattention"), QStringLiteral("csv")};
+    const QStringList filters{tr("Sparsight plan (*.json)"), tr("MInference JSON (*.json)"),
+                              tr("DuoAttention folder (*)"), tr("CSV table (*.csv)")};
+    const QStringList ids{QStringLiteral("sparsight"), QStringLiteral("minference"),
+                          QStringLiteral("duoattention"), QStringLiteral("csv")};
     QString filter = filters[0];
-    const QString file = QFileDialog::getSaveFileName(this, tr("Export plan"), QStringLiteral("plan.json"), filters.join(QStringLiteral(";;")), &filter);
+    const QString file =
+        QFileDialog::getSaveFileName(this, tr("Export plan"), QStringLiteral("plan.json"),
+                                     filters.join(QStringLiteral(";;")), &filter);
     if (file.isEmpty()) return;
     const QString target = ids[std::max<qsizetype>(0, filters.indexOf(filter))];
     const QString error = exportTo(target, file, false);
     if (error.isEmpty()) return;
     // The sentence lists what would be lost; going on is the user's decision.
     QMessageBox box(QMessageBox::Warning, tr("Export plan"), error, QMessageBox::Cancel, this);
-    QPushButton* anyway = box.addButton(tr("Export what can be expressed"), QMessageBox::AcceptRole);
+    QPushButton* anyway =
+        box.addButton(tr("Export what can be expressed"), QMessageBox::AcceptRole);
     box.exec();
     if (box.clickedButton() == anyway) {
         const QString second = exportTo(target, file, true);
@@ -282,7 +347,8 @@ void PlanPanel::importPlanFrom() {
         fail(tr("Open a capture first: the plan is checked against its model."));
         return;
     }
-    const QString file = QFileDialog::getOpenFileName(this, tr("Import plan"), {}, tr("Plans (*.json *.csv *.tsv);;All files (*)"));
+    const QString file = QFileDialog::getOpenFileName(
+        this, tr("Import plan"), {}, tr("Plans (*.json *.csv *.tsv);;All files (*)"));
     if (file.isEmpty()) return;
     try {
         setPlan(importPlan(file.toStdString(), m_document->capture().config));
@@ -294,30 +360,42 @@ void PlanPanel::importPlanFrom() {
 void PlanPanel::refresh() {
     const bool open = m_document->isOpen();
     m_target->setVisible(m_rule->currentIndex() >= LeastDensity);
+    m_target->setToolTip(m_rule->currentIndex() == BestRecall
+                             ? tr("Mean density of all heads (0 to 1, lower is cheaper)")
+                             : tr("Mean exact recall of every head (0 to 1, higher is better)"));
     m_make->setText(m_busy ? tr("Stop") : tr("Make plan"));
     m_make->setEnabled(open);
-    m_make->setToolTip(open ? tr("Gives every head its method") : tr("Open a capture first"));
+    m_make->setToolTip(m_busy ? tr("Stops what is running within half a second")
+                       : open ? tr("Gives every head its method")
+                              : tr("Open a capture first"));
     m_judge->setEnabled(open && m_plan && !m_busy);
-    m_judge->setToolTip(m_plan ? tr("Runs the captured prompt through the model, dense and under the plan, and compares what it says")
+    m_judge->setToolTip(m_plan ? tr("Runs the captured prompt through the model, dense and under "
+                                    "the plan, and compares what it says")
                                : tr("Make or import a plan first"));
     m_export->setEnabled(m_plan.has_value());
-    m_export->setToolTip(m_plan ? tr("Writes the plan for MInference, DuoAttention or as a table") : tr("Make or import a plan first"));
+    m_export->setToolTip(m_plan ? tr("Writes the plan for MInference, DuoAttention or as a table")
+                                : tr("Make or import a plan first"));
     m_import->setEnabled(open);
-    m_model->setPlan(m_plan);
     if (m_busy) {
         m_summary->setText(tr("Working …"));
     } else if (m_plan) {
         std::map<std::string, int> counts;
         for (Index l = 0; l < m_plan->model.layers; ++l)
-            for (Index h = 0; h < m_plan->model.heads; ++h) ++counts[m_plan->at(l, h, Phase::Prefill, 0).id];
+            for (Index h = 0; h < m_plan->model.heads; ++h)
+                ++counts[m_plan->at(l, h, Phase::Prefill, 0).id];
         QStringList parts;
-        for (const auto& [id, n] : counts) parts << QStringLiteral("%1 %2").arg(n).arg(QString::fromStdString(id));
+        for (const auto& [id, n] : counts)
+            parts << QStringLiteral("%1 %2").arg(n).arg(QString::fromStdString(id));
         QString text = parts.join(QStringLiteral(", "));
         for (const auto& e : m_plan->evidence)
-            if (!e.layer && !e.head) text += QStringLiteral(" · %1 %2").arg(QString::fromStdString(e.metric)).arg(e.value, 0, 'f', 3);
+            if (!e.layer && !e.head)
+                text += QStringLiteral(" · %1 %2")
+                            .arg(QString::fromStdString(e.metric))
+                            .arg(e.value, 0, 'f', 3);
         m_summary->setText(text);
     } else {
-        m_summary->setText(open ? tr("No plan yet. Choose a rule and press “Make plan”.") : tr("Open a capture to plan its heads."));
+        m_summary->setText(open ? tr("No plan yet. Choose a rule and press “Make plan”.")
+                                : tr("Open a capture to plan its heads."));
     }
 }
 

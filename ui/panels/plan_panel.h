@@ -26,8 +26,12 @@ class PlanGrid : public QAbstractTableModel {
 public:
     using QAbstractTableModel::QAbstractTableModel;
     void setPlan(const std::optional<AttentionPlan>& plan);
-    int rowCount(const QModelIndex& parent = {}) const override { return parent.isValid() || !m_plan ? 0 : int(m_plan->model.layers); }
-    int columnCount(const QModelIndex& parent = {}) const override { return parent.isValid() || !m_plan ? 0 : int(m_plan->model.heads); }
+    int rowCount(const QModelIndex& parent = {}) const override {
+        return parent.isValid() || !m_plan ? 0 : int(m_plan->model.layers);
+    }
+    int columnCount(const QModelIndex& parent = {}) const override {
+        return parent.isValid() || !m_plan ? 0 : int(m_plan->model.heads);
+    }
     QVariant data(const QModelIndex& index, int role = Qt::DisplayRole) const override;
     QVariant headerData(int section, Qt::Orientation orientation, int role) const override;
 
@@ -35,8 +39,8 @@ private:
     std::optional<AttentionPlan> m_plan;
 };
 
-/// Plans: made from the active mask, from a recall or a density; judged by what the model then says;
-/// exported and imported.
+/// Plans: made from the active mask, from a recall or a density; judged by what the model then
+/// says; exported and imported.
 class PlanPanel : public QWidget {
     Q_OBJECT
 public:
@@ -60,6 +64,7 @@ signals:
     void exported(const QString& file);
 
 private:
+    void captureChanged();
     void refresh();
     void fail(const QString& sentence);
 

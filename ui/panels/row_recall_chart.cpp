@@ -5,24 +5,25 @@
 #include <QBarSet>
 #include <QChart>
 #include <QChartView>
-#include <QEvent>
 #include <QLabel>
 #include <QLegend>
-#include <QLocale>
 #include <QVBoxLayout>
 #include <QValueAxis>
 #include <algorithm>
 
 #include "ui/document.h"
 #include "ui/panels/chart_style.h"
+#include "ui/panels/panel_parts.h"
+#include "ui/shell/theme.h"
 
 namespace sparsight::ui {
 
-RowRecallChart::RowRecallChart(Document* document, Engine*, QWidget* parent) : QWidget(parent), m_document(document) {
+RowRecallChart::RowRecallChart(Document* document, Engine*, QWidget* parent)
+    : QWidget(parent), m_document(document) {
     setObjectName(QStringLiteral("rowRecallChart"));
     auto* column = new QVBoxLayout(this);
-    column->setContentsMargins(6, 2, 6, 4);
-    column->setSpacing(2);
+    column->setContentsMargins(8, 0, 12, 6);
+    column->setSpacing(0);
     m_chart = new QChart;
     m_chart->legend()->hide();
     m_bars = new QBarSet(tr("rows"));
@@ -46,16 +47,19 @@ RowRecallChart::RowRecallChart(Document* document, Engine*, QWidget* parent) : Q
     m_view = makeChartView(m_chart, this, [this] {
         QString text = QStringLiteral("recall from\trecall to\trows\n");
         for (int i = 0; i < kBins; ++i)
-            text += QStringLiteral("%1\t%2\t%3\n").arg(i / double(kBins)).arg((i + 1) / double(kBins)).arg(m_counts[std::size_t(i)]);
+            text += QStringLiteral("%1\t%2\t%3\n")
+                        .arg(i / double(kBins))
+                        .arg((i + 1) / double(kBins))
+                        .arg(m_counts[std::size_t(i)]);
         return text;
     });
     m_view->setObjectName(QStringLiteral("rowRecallChart"));
     m_view->setAccessibleName(tr("Row recall histogram"));
     m_view->setToolTip(tr("Number of rows by their exact recall under the active mask"));
     m_view->setMinimumHeight(90);
-    m_caption = new QLabel(this);
-    m_caption->setProperty("role", "muted");
+    m_caption = mutedLabel({}, this);
     m_caption->setWordWrap(true);
+    m_caption->setIndent(4);
     column->addWidget(m_view, 1);
     column->addWidget(m_caption);
     connect(m_document, &Document::metricsChanged, this, &RowRecallChart::draw);
@@ -86,17 +90,13 @@ void RowRecallChart::draw() {
         int half = 0;
         for (const float r : metrics->rowRecall) half += r < 0.5f;
         m_caption->setText(tr("%1 of %2 rows lose more than half")
-                               .arg(QLocale(QLocale::English).toString(half),
-                                    QLocale(QLocale::English).toString(qlonglong(metrics->rowRecall.size()))));
+                               .arg(thousands(half), thousands(qint64(metrics->rowRecall.size()))));
     } else {
-        m_caption->setText(active >= 0 ? tr("Computing …") : tr("Add a mask layer to see which rows lose mass."));
+        m_caption->setText(active >= 0 ? tr("Computing …")
+                                       : tr("Add a mask layer to see which rows lose mass."));
+        if (const QString failure = m_document->maskFailure(active); !failure.isEmpty())
+            m_caption->setText(failure);
     }
-    styleChart(*m_chart);
-}
-
-void RowRecallChart::changeEvent(QEvent* event) {
-    if (event->type() == QEvent::PaletteChange) styleChart(*m_chart);
-    QWidget::changeEvent(event);
 }
 
 }  // namespace sparsight::ui

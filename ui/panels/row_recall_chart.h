@@ -20,9 +20,6 @@ class RowRecallChart : public QWidget {
 public:
     RowRecallChart(Document* document, Engine* engine, QWidget* parent = nullptr);
 
-protected:
-    void changeEvent(QEvent* event) override;
-
 private:
     static constexpr int kBins = 20;
     void draw();

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <QColor>
 #include <QWidget>
 #include <optional>
 
+#include "core/masks/method.h"
 #include "core/run/kernel_run.h"
 
 class QBarSet;
@@ -19,8 +21,8 @@ namespace sparsight::ui {
 class Document;
 class Engine;
 
-/// Runs the active mask's kernel on this machine: dense, what density promised, measured, and what the
-/// selection cost.
+/// Runs the active mask's kernel on this machine: dense, what density promised, measured, and what
+/// the selection cost.
 class RunPanel : public QWidget {
     Q_OBJECT
 public:
@@ -32,11 +34,15 @@ public slots:
 signals:
     void finished(const QString& summary);  ///< one line, for the status bar and the log
 
-protected:
-    void changeEvent(QEvent* event) override;
-
 private:
-    void show(const KernelRun& result);
+    /// A finished run and what it was of.
+    struct Shown {
+        KernelRun run;
+        MethodSpec spec;
+        QString where;
+        QColor colour;
+    };
+    void draw();
     void refresh();
 
     Document* m_document;
@@ -47,9 +53,10 @@ private:
     QPushButton* m_button;
     QChart* m_chart;
     QChartView* m_view;
-    QBarSet *m_time, *m_select;
+    QBarSet *m_dense, *m_promised, *m_time, *m_select;
     QValueAxis* m_axis;
-    std::optional<KernelRun> m_result;
+    std::optional<Shown> m_result;
+    QString m_failure;
     bool m_running = false;
 };
 

@@ -7,6 +7,7 @@ target_sources(sparsight_ui PRIVATE
     panels/mask_panel.cpp
     panels/metrics_table.cpp
     panels/param_editor.cpp
+    panels/panel_parts.cpp
     panels/plan_panel.cpp
     panels/row_recall_chart.cpp
     panels/run_panel.cpp

@@ -1,5 +1,6 @@
 #include "ui/shell/capture_dialog.h"
 
+#include <QCheckBox>
 #include <QComboBox>
 #include <QDir>
 #include <QDoubleSpinBox>
@@ -37,6 +38,13 @@ QStringList bundledModels() {
     }
 }
 
+/// The label of a field; in the three forms of the dialog the fields begin at one line.
+QLabel* rowLabel(const QString& text, QWidget* parent) {
+    auto* label = new QLabel(text, parent);
+    label->setMinimumWidth(64);
+    return label;
+}
+
 template <class W>
 W* named(W* widget, const char* objectName, const QString& name, const QString& help) {
     widget->setObjectName(QLatin1String(objectName));
@@ -71,7 +79,12 @@ CaptureDialog::CaptureDialog(Engine* engine, const QString& folder, quint64 seed
                          tr("Browse for a model"), tr("Choose a model's directory"));
     modelRow->addWidget(m_model, 1);
     modelRow->addWidget(browse);
-    top->addRow(tr("Model"), modelRow);
+    top->addRow(rowLabel(tr("Model"), m_form), modelRow);
+    m_modelFacts = named(new QLabel(m_form), "captureModelFacts", tr("About the model"),
+                         tr("From the headers of its files; weights are not read"));
+    m_modelFacts->setProperty("role", "muted");
+    m_modelFacts->setWordWrap(true);
+    top->addRow(QString(), m_modelFacts);
     inner->addLayout(top);
     inner->addWidget(makePromptTabs(), 1);
 
@@ -97,8 +110,22 @@ CaptureDialog::CaptureDialog(Engine* engine, const QString& folder, quint64 seed
     auto* keep = new QHBoxLayout;
     keep->addWidget(m_layers, 1);
     keep->addWidget(m_store);
-    form->addRow(tr("Layers"), keep);
-    form->addRow(tr("Session"), outRow);
+    form->addRow(rowLabel(tr("Layers"), m_form), keep);
+    m_decode = named(new QSpinBox(m_form), "captureDecode", tr("Generated tokens"),
+                     tr("So many tokens are generated after the prompt (greedy, until an "
+                        "end-of-text token); each has its row in the map"));
+    m_decode->setRange(0, 1 << 16);
+    m_decode->setSpecialValueText(tr("none"));
+    m_decode->setSuffix(tr(" tokens"));
+    m_steps = named(new QLineEdit(m_form), "captureDecodeSteps", tr("Steps of interest"),
+                    tr("Steps that the step slider stops at, for example 0,3,5-9; empty = all"));
+    m_steps->setPlaceholderText(tr("all steps"));
+    m_steps->setEnabled(false);
+    auto* decode = new QHBoxLayout;
+    decode->addWidget(m_decode);
+    decode->addWidget(m_steps, 1);
+    form->addRow(rowLabel(tr("Generate"), m_form), decode);
+    form->addRow(rowLabel(tr("Session"), m_form), outRow);
     inner->addLayout(form);
     column->addWidget(m_form, 1);
 
@@ -152,6 +179,11 @@ CaptureDialog::CaptureDialog(Engine* engine, const QString& folder, quint64 seed
     connect(m_model, &QComboBox::currentTextChanged, this, &CaptureDialog::changed);
     connect(m_layers, &QLineEdit::textChanged, this, &CaptureDialog::changed);
     connect(m_store, &QComboBox::currentIndexChanged, this, &CaptureDialog::changed);
+    connect(m_decode, &QSpinBox::valueChanged, this, [this](int tokens) {
+        m_steps->setEnabled(tokens > 0);
+        changed();
+    });
+    connect(m_steps, &QLineEdit::textChanged, this, &CaptureDialog::changed);
     connect(m_cheaper, &QPushButton::clicked, this, &CaptureDialog::cheaper);
     connect(m_start, &QPushButton::clicked, this, &CaptureDialog::start);
     connect(m_cancel, &QPushButton::clicked, this, [this] {
@@ -180,11 +212,23 @@ QWidget* CaptureDialog::makePromptTabs() {
     auto* row = new QHBoxLayout;
     auto* load = named(new QPushButton(tr("Load text…"), page), "captureLoadText", tr("Load text"),
                        tr("Reads a UTF-8 text file of at most 16 MB"));
+    m_chat = named(new QCheckBox(tr("Chat"), page), "captureChat", tr("Write it as a chat"),
+                   tr("The model's chat template writes the prompt: from one message, or from a "
+                      "conversation [{\"role\": .., \"content\": ..}, ..] as JSON"));
     row->addWidget(load);
+    row->addWidget(m_chat);
     row->addStretch();
+    m_decoder = named(new QLineEdit(page), "captureDecoder", tr("Decoder's text"),
+                      tr("For encoder-decoders (T5, BART): the text that the decoder reads; empty "
+                         "= up to 32 tokens are generated"));
+    m_decoder->setPlaceholderText(tr("encoder-decoders: the decoder's text (empty = generated)"));
     column->addWidget(m_text, 1);
     column->addLayout(row);
+    column->addWidget(m_decoder);
     m_tabs->addTab(page, tr("Text"));
+    m_tabs->addTab(makeImagePage(), tr("Image"));
+    m_tabs->addTab(makeIdsPage(), tr("Token ids"));
+    connect(m_decoder, &QLineEdit::textChanged, this, &CaptureDialog::changed);
     m_count = named(new QLabel(m_tabs), "captureTokens", tr("Token count"),
                     tr("Tokens of the prompt by this model's tokenizer, with its special tokens"));
     m_tabs->setCornerWidget(m_count);
@@ -198,8 +242,57 @@ QWidget* CaptureDialog::makePromptTabs() {
         }
     });
     connect(m_text, &QPlainTextEdit::textChanged, this, &CaptureDialog::changed);
+    connect(m_chat, &QCheckBox::toggled, this, &CaptureDialog::changed);
     connect(m_tabs, &QTabWidget::currentChanged, this, &CaptureDialog::changed);
     return m_tabs;
+}
+
+QWidget* CaptureDialog::makeImagePage() {
+    auto* page = new QWidget(m_tabs);
+    auto* form = new QFormLayout(page);
+    form->setContentsMargins(0, 12, 0, 0);
+    form->setVerticalSpacing(10);
+    auto* help = new QLabel(tr("For vision models (ViT, CLIP): the image is cut into patches, each "
+                               "is a token. Fitted and normalised as the model's "
+                               "preprocessor_config.json says."),
+                            page);
+    help->setProperty("role", "muted");
+    help->setWordWrap(true);
+    form->addRow(help);
+    auto* row = new QHBoxLayout;
+    m_image = named(new QLineEdit(page), "captureImage", tr("Image"),
+                    tr("PNG, JPEG, or finished pixel values [3, H, W] as .npy"));
+    auto* browse = named(new QPushButton(tr("Browse…"), page), "captureImageBrowse",
+                         tr("Browse for an image"), tr("Choose an image file"));
+    row->addWidget(m_image, 1);
+    row->addWidget(browse);
+    m_imageSize = named(new QLineEdit(page), "captureImageSize", tr("Size"),
+                        tr("Fit to SIZE or HEIGHTxWIDTH pixels instead; the model's positions are "
+                           "interpolated"));
+    m_imageSize->setPlaceholderText(tr("the model's own"));
+    form->addRow(rowLabel(tr("Image"), page), row);
+    form->addRow(tr("Size"), m_imageSize);
+    connect(browse, &QPushButton::clicked, this, [this] {
+        const QString file = QFileDialog::getOpenFileName(this, tr("Image"), {},
+                                                          tr("Images (*.png *.jpg *.jpeg *.npy)"));
+        if (!file.isEmpty()) m_image->setText(file);
+    });
+    connect(m_image, &QLineEdit::textChanged, this, &CaptureDialog::changed);
+    connect(m_imageSize, &QLineEdit::textChanged, this, &CaptureDialog::changed);
+    return page;
+}
+
+QWidget* CaptureDialog::makeIdsPage() {
+    auto* page = new QWidget(m_tabs);
+    auto* column = new QVBoxLayout(page);
+    column->setContentsMargins(0, 12, 0, 0);
+    m_ids = named(new QLineEdit(page), "captureIds", tr("Token ids"),
+                  tr("The prompt as ids, for models without a tokenizer.json"));
+    m_ids->setPlaceholderText(QStringLiteral("1, 52, 7"));
+    column->addWidget(m_ids);
+    column->addStretch();
+    connect(m_ids, &QLineEdit::textChanged, this, &CaptureDialog::changed);
+    return page;
 }
 
 QWidget* CaptureDialog::makeNeedlePage() {
@@ -233,9 +326,10 @@ QWidget* CaptureDialog::makeNeedlePage() {
     m_haystack->setPlaceholderText(tr("built-in prose"));
     auto* browse = named(new QPushButton(tr("Browse…"), page), "needleHaystackBrowse",
                          tr("Browse for a haystack"), tr("Choose a text file"));
+    hayRow->setSpacing(10);
     hayRow->addWidget(m_haystack, 1);
     hayRow->addWidget(browse);
-    form->addRow(tr("Tokens"), m_tokens);
+    form->addRow(rowLabel(tr("Tokens"), page), m_tokens);
     form->addRow(tr("Depth"), m_depth);
     form->addRow(tr("Seed"), m_seed);
     form->addRow(tr("Haystack"), hayRow);
@@ -273,12 +367,21 @@ CaptureOrder CaptureDialog::order() const {
     if (m_tabs->currentIndex() == 0) {
         o.needle = NeedleSpec{m_tokens->value(), m_depth->value(), std::uint64_t(m_seed->value()),
                               m_haystack->text().toStdString()};
-    } else {
+    } else if (m_tabs->currentIndex() == 1) {
         o.text = m_text->toPlainText();
+        o.chat = m_chat->isChecked();
         o.promptName = m_textName;
+        o.decoderText = m_decoder->text();
+    } else if (m_tabs->currentIndex() == 2) {
+        o.image = m_image->text().trimmed();
+        o.imageSize = m_imageSize->text().trimmed();
+    } else {
+        o.ids = m_ids->text();
     }
     o.layers = m_layers->text().trimmed();
     o.store = kernels::DType(m_store->currentData().toInt());
+    o.decode = m_decode->value();
+    if (o.decode > 0) o.decodeSteps = m_steps->text().trimmed();
     o.out = m_out->text();
     return o;
 }
@@ -288,6 +391,8 @@ QString CaptureDialog::freeName() const {
     const QString what =
         m_tabs->currentIndex() == 0
             ? QStringLiteral("needle-%1-s%2").arg(m_tokens->value()).arg(m_seed->value())
+        : m_tabs->currentIndex() == 2 && !m_image->text().isEmpty()
+            ? QFileInfo(m_image->text()).completeBaseName()
         : m_textName.isEmpty() ? QStringLiteral("text")
                                : QFileInfo(m_textName).completeBaseName();
     const QDir dir(m_folder);
@@ -303,7 +408,29 @@ void CaptureDialog::changed() {
     m_soon.start();
 }
 
+void CaptureDialog::describeModel() {
+    const QString model = m_model->currentText().trimmed();
+    if (model == m_described) return;
+    m_described = model;
+    auto work = [model = model.toStdString()](const Job&) {
+        return modelFacts(modelInfo(resolveModel(model)));
+    };
+    m_engine->run(Engine::Quick, QStringLiteral("capture.model"), std::move(work))
+        .then(this,
+              [this](const std::vector<std::pair<std::string, std::string>>& facts) {
+                  QStringList parts;
+                  for (const auto& [what, text] : facts)
+                      if (what != "model")
+                          parts << QStringLiteral("%1: %2").arg(QString::fromStdString(what),
+                                                                QString::fromStdString(text));
+                  m_modelFacts->setText(parts.join(QStringLiteral(" · ")));
+              })
+        // The line of the estimate says what is wrong.
+        .onFailed(this, [this](const std::exception&) { m_modelFacts->clear(); });
+}
+
 void CaptureDialog::estimate() {
+    describeModel();
     auto work = [order = order(), backend = m_engine->backend(Engine::Quick)](const Job&) {
         return promptFacts(order, *backend);
     };

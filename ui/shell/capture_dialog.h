@@ -6,6 +6,7 @@
 
 #include "ui/shell/capture_job.h"
 
+class QCheckBox;
 class QComboBox;
 class QDoubleSpinBox;
 class QLabel;
@@ -41,8 +42,11 @@ signals:
 private:
     QWidget* makePromptTabs();
     QWidget* makeNeedlePage();
+    QWidget* makeImagePage();
+    QWidget* makeIdsPage();
     void changed();  ///< something that the estimate depends on
     void estimate();
+    void describeModel();  ///< the facts of its headers, below its name
     void showFacts(const PromptFacts& facts);
     void setRunning(bool running);
     void progressed(const QString& tag, double fraction, const QString& stage);
@@ -54,16 +58,17 @@ private:
     QComboBox *m_model, *m_store;
     QTabWidget* m_tabs;
     QPlainTextEdit* m_text;
-    QSpinBox *m_tokens, *m_seed;
+    QCheckBox* m_chat;
+    QSpinBox *m_tokens, *m_seed, *m_decode;
     QDoubleSpinBox* m_depth;
-    QLineEdit *m_haystack, *m_layers, *m_out;
-    QLabel *m_count, *m_estimate, *m_stage;
+    QLineEdit *m_haystack, *m_layers, *m_steps, *m_out, *m_decoder, *m_image, *m_imageSize, *m_ids;
+    QLabel *m_count, *m_estimate, *m_stage, *m_modelFacts;
     QProgressBar* m_bar;
     QPushButton *m_start, *m_cancel, *m_cheaper;
     QWidget* m_form;
     QTimer m_soon;
     QElapsedTimer m_clock;
-    QString m_textName;
+    QString m_textName, m_described;
     Index m_tokenCount = 0;
     bool m_running = false, m_outTouched = false;
 };

@@ -1,6 +1,12 @@
 #include "ui/shell/capture_job.h"
 
+#include <QRegularExpression>
 #include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "core/import/imported_model.h"
+#include "core/model/chat_template.h"
+#include "sessions/decode_to_session.h"
 
 namespace sparsight::ui {
 namespace {
@@ -11,16 +17,58 @@ double secondsSince(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
+namespace {
+
+std::vector<std::int32_t> idsOf(const QString& text) {
+    std::vector<std::int32_t> ids;
+    static const QRegularExpression kGap(QStringLiteral("[,\\s]+"));
+    for (const QString& piece : text.split(kGap, Qt::SkipEmptyParts)) {
+        bool good = false;
+        const int id = piece.toInt(&good);
+        if (!good || id < 0)
+            throw Error(Errc::Usage,
+                        "Token ids are whole numbers separated by commas, as in "
+                        "1,52,7; found '" +
+                            piece.toStdString() + "'.");
+        ids.push_back(id);
+    }
+    return ids;
+}
+
+sessions::CaptureInput inputOf(const CaptureOrder& order) {
+    sessions::CaptureInput input;
+    input.text = order.text.toStdString();
+    input.name = order.promptName.toStdString();
+    input.ids = idsOf(order.ids);
+    input.image = order.image.toStdString();
+    if (!order.image.isEmpty() && !order.imageSize.isEmpty())
+        input.imageSize = parseImageSize(order.imageSize.toStdString());
+    if (!order.decoderText.isEmpty()) input.decoderText = order.decoderText.toStdString();
+    return input;
+}
+
+/// A conversation as JSON, or one message, written by the model's chat template.
+std::string chatText(const std::filesystem::path& directory, const std::string& text) {
+    const std::size_t first = text.find_first_not_of(" \t\r\n");
+    if (first != std::string::npos && (text[first] == '[' || text[first] == '{'))
+        return chatPrompt(directory, text, "The conversation");
+    nlohmann::ordered_json message = {{"role", "user"}, {"content", text}};
+    return ChatTemplate::load(directory).render(nlohmann::ordered_json::array({message}));
+}
+
+}  // namespace
+
 sessions::CaptureRequest makeRequest(const CaptureOrder& order) {
     const auto directory = resolveModel(order.model.toStdString());
-    const auto tokenizer = Tokenizer::load(directory);
+    const ModelConfig config = readConfig(directory);
+    const auto tokenizer = sessions::tokenizerIfAny(directory);
     sessions::CaptureRequest request;
-    request.config = readConfig(directory);
-    request.modelDirectory = directory;
-    request.device = "cpu";
-    request.options.store = order.store;
-    request.options.layers = parseLayers(order.layers.toStdString(), request.config.layers);
     if (order.needle) {
+        requireDecoderOnly(config, "A needle probe");
+        if (!tokenizer)
+            throw Error(Errc::NotFound, "A needle probe needs the model's tokenizer.json.");
+        request.config = config;
+        request.modelDirectory = directory;
         NeedlePrompt prompt = makeNeedlePrompt(*order.needle, *tokenizer);
         request.promptName = request.generator = prompt.truth.generator;
         request.promptText = std::move(prompt.fullText);
@@ -28,15 +76,23 @@ sessions::CaptureRequest makeRequest(const CaptureOrder& order) {
         request.offsets = std::move(prompt.encoding.offsets);
         request.truth = prompt.truth;
     } else {
-        request.promptText = order.text.toStdString();
-        request.promptName = order.promptName.isEmpty() ? "text" : order.promptName.toStdString();
-        if (request.promptText.empty())
-            throw Error(Errc::Usage,
-                        "The prompt is empty: type or load a text with at least one token.");
-        Encoding e = tokenizer->encode(request.promptText);
-        request.tokenIds = std::move(e.ids);
-        request.offsets = std::move(e.offsets);
+        sessions::CaptureInput input = inputOf(order);
+        if (order.chat) {  // the template writes the special tokens itself
+            input.text = chatText(directory, input.text);
+            input.special = false;
+        }
+        request = sessions::makeRequest(directory, config, tokenizer.get(), input);
+        if (request.promptName.empty()) request.promptName = "text";
     }
+    request.device = "cpu";
+    if (order.decode > 0) {
+        requireDecoderOnly(config, "A capture of generated tokens");
+        if (!order.decodeSteps.isEmpty())
+            request.decodeSteps = parseSteps(order.decodeSteps.toStdString());
+    }
+    request.options.store = order.store;
+    if (!order.layers.isEmpty() && order.layers != QLatin1String("all"))
+        request.options.layers = parseLayers(order.layers.toStdString(), config);
     return request;
 }
 
@@ -44,16 +100,28 @@ PromptFacts promptFacts(const CaptureOrder& order, kernels::Backend& backend) {
     const auto request = makeRequest(order);
     PromptFacts facts;
     facts.tokens = Index(request.tokenIds.size());
-    facts.limit = request.config.maxPositions;
-    facts.estimate = estimateCapture(request.config, facts.tokens, request.options, backend);
+    // An image's positions are fitted to its size.
+    facts.limit = request.image.values.empty() ? request.config.maxPositions : 0;
+    const sessions::CaptureInput input = inputOf(order);
+    InputSize size = sizeOf(request);
+    if (sessions::wantsDecoderText(request, input)) size.decoder = input.decoderNew + 1;
+    facts.estimate =
+        order.decode > 0
+            ? estimateDecode(request.config, facts.tokens, order.decode, request.options, backend)
+            : estimateCapture(request.config, size, request.options, backend);
     if (order.needle) facts.text = QString::fromStdString(request.promptText);
     return facts;
 }
 
 CaptureResult runCapture(const CaptureOrder& order, kernels::Backend& backend, const Job& job) {
     const auto start = std::chrono::steady_clock::now();
-    const auto request = makeRequest(order);
+    auto request = makeRequest(order);
     const auto model = loadModel(request.modelDirectory, 0, job.part(0, 0.05));
+    const sessions::CaptureInput input = inputOf(order);
+    if (sessions::wantsDecoderText(request, input))
+        sessions::generateDecoder(request, *model, backend,
+                                  sessions::tokenizerIfAny(request.modelDirectory).get(),
+                                  input.decoderNew, withoutReport(job));
     const std::filesystem::path out = order.out.toStdString();
     if (out.has_parent_path()) {
         std::error_code ec;
@@ -66,8 +134,12 @@ CaptureResult runCapture(const CaptureOrder& order, kernels::Backend& backend, c
     result.session = std::filesystem::exists(out)
                          ? sessions::Session::open(out, sessions::OpenMode::ReadWrite)
                          : sessions::Session::create(out);
-    result.uuid = sessions::captureToSession(*result.session, *model, backend, request, {},
-                                             job.part(0.05, 1));
+    result.uuid = order.decode > 0 ? sessions::decodeToSession(
+                                         *result.session, *model, backend, request,
+                                         sessions::tokenizerIfAny(request.modelDirectory).get(),
+                                         order.decode, job.part(0.05, 1))
+                                   : sessions::captureToSession(*result.session, *model, backend,
+                                                                request, {}, job.part(0.05, 1));
     result.seconds = secondsSince(start);
     return result;
 }
@@ -85,6 +157,7 @@ CaptureResult resumeCapture(std::shared_ptr<sessions::Session> session,
             "The capture was begun with another model: its config.json differs from the one in '" +
                 request.modelDirectory.string() + "'.");
     request.tokenIds = partial.tokenIds;
+    request.decoderIds = partial.decoderIds;
     request.options.layers = partial.layersAsked;
     request.options.store = partial.store;
     const auto model = loadModel(request.modelDirectory, 0, job.part(0, 0.05));
@@ -97,6 +170,9 @@ CaptureResult resumeCapture(std::shared_ptr<sessions::Session> session,
 }
 
 std::filesystem::path modelDirectoryOf(const sessions::CaptureInfo& capture) {
+    if (isImportedModel(capture.config))
+        throw Error(Errc::NotFound, "The tensors of '" + capture.modelName +
+                                        "' were imported: there is no model that could be run.");
     std::error_code ec;
     if (!capture.modelHint.empty() && std::filesystem::is_directory(capture.modelHint, ec))
         return capture.modelHint;

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "core/probe/needle.h"
-#include "sessions/session.h"
+#include "sessions/capture_input.h"
 
 namespace sparsight::ui {
 
@@ -14,9 +14,17 @@ namespace sparsight::ui {
 struct CaptureOrder {
     QString model;                     ///< directory or the name of a bundled model
     QString text;                      ///< the prompt; unused with a needle
+    /// The model's chat template writes the prompt: `text` is a conversation as JSON, or else one
+    /// message of the user.
+    bool chat = false;
     QString promptName;                ///< for lists; "" = "text"
     std::optional<NeedleSpec> needle;  ///< makes the prompt
-    QString layers;                    ///< "0,2-5"; "" = all
+    QString ids;                       ///< token ids in place of the text, "1,52,7"
+    QString image, imageSize;          ///< a file in place of the text; "" = the model's own size
+    QString decoderText;               ///< encoder-decoders; "" = generated
+    int decode = 0;                    ///< tokens to generate after the prompt
+    QString decodeSteps;               ///< steps of interest, "0,3,5-9"; "" = all
+    QString layers;                    ///< "0,2-5", "enc,cross.0"; "" = all
     kernels::DType store = kernels::DType::F32;
     QString out;  ///< session folder, made or added to
 };

@@ -29,6 +29,7 @@ class CommandPalette : public QFrame {
 public:
     CommandPalette(Document* document, Commands* commands, QWidget* window);
     void open(bool commandsOnly, const QString& text = {});
+    void dismiss();
     /// Titles now listed, for scripts and tests.
     QStringList titles() const;
 
@@ -42,7 +43,6 @@ private:
     };
     void refill();
     void accept(int row);
-    void dismiss();
 
     Document* m_document;
     Commands* m_commands;

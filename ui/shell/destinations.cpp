@@ -2,8 +2,8 @@
 #include <QRegularExpression>
 #include <algorithm>
 
-#include "ui/document.h"
 #include "core/probe/needle.h"
+#include "ui/document.h"
 #include "ui/shell/command.h"
 #include "ui/shell/command_palette.h"
 #include "ui/shell/theme.h"
@@ -19,29 +19,24 @@ QString translate(const char* text) {
 
 /// Brings a token into the middle of the map when it is outside of it.
 void reveal(Document& document, Index query, Index key) {
-    MapRect v = document.view();
-    const double n = double(document.tokens());
-    const auto shift = [n](double& from, double& to, double at) {
-        if (at >= from && at < to) return;
-        const double span = to - from;
-        from = std::clamp(at - span / 2, 0.0, std::max(0.0, n - span));
-        to = from + span;
+    const MapRect& v = document.view();
+    const auto outside = [](double from, double to, Index at) {
+        return double(at) < from || double(at) >= to ? at : -1;
     };
-    if (query >= 0) shift(v.q0, v.q1, double(query));
-    if (key >= 0) shift(v.k0, v.k1, double(key));
-    document.setView(v);
+    document.setView(
+        centredOn(v, document.mapSize(), outside(v.q0, v.q1, query), outside(v.k0, v.k1, key)));
 }
 
 Destination head(Document& document, Index layer, Index h) {
     const auto& c = document.capture();
     Destination d;
-    d.title = translate("Head L%1 H%2").arg(layer).arg(h);
+    d.title = translate("Head %1").arg(document.headText(layer, h));
     if (layer >= c.config.layers || h >= c.config.heads)
         d.blocked = translate("The model has layers 0 to %1 and heads 0 to %2.")
                         .arg(c.config.layers - 1)
                         .arg(c.config.heads - 1);
     else if (std::find(c.layersDone.begin(), c.layersDone.end(), layer) == c.layersDone.end())
-        d.blocked = translate("Layer %1 is not in this capture.").arg(layer);
+        d.blocked = translate("Layer %1 is not in this capture.").arg(document.layerText(layer));
     d.note = d.blocked;
     if (const HeadFacts* f = document.factsOf(layer, h)) d.note = QString::fromStdString(f->label);
     d.go = [&document, layer, h] { document.selectHead(layer, h); };
@@ -50,17 +45,18 @@ Destination head(Document& document, Index layer, Index h) {
 
 Destination cell(Document& document, std::optional<Index> query, std::optional<Index> key) {
     Destination d;
-    const Index n = document.tokens();
     if (query && key)
         d.title = translate("Query %1, key %2").arg(thousands(*query), thousands(*key));
     else if (query)
         d.title = translate("Token %1 “%2” as query")
-                      .arg(thousands(*query), document.tokenText(*query).trimmed());
+                      .arg(thousands(*query), document.rowText(*query).trimmed());
     else
         d.title = translate("Token %1 “%2” as key")
-                      .arg(thousands(*key), document.tokenText(*key).trimmed());
-    if ((query && *query >= n) || (key && *key >= n))
-        d.blocked = d.note = translate("The prompt has %1 tokens.").arg(thousands(n));
+                      .arg(thousands(*key), document.keyText(*key).trimmed());
+    if (query && *query >= document.rows())
+        d.blocked = d.note = translate("The map has %1 queries.").arg(thousands(document.rows()));
+    else if (key && *key >= document.keys())
+        d.blocked = d.note = translate("The map has %1 keys.").arg(thousands(document.keys()));
     d.go = [&document, query, key] {
         if (query) document.selectQuery(*query);
         if (key) document.selectKey(*key);
@@ -151,9 +147,8 @@ std::vector<Destination> destinations(Document& document, const QString& typed) 
         if (worst == rows.end()) {
             d.blocked = d.note = translate("The heads table is not computed yet.");
         } else {
-            d.note = QStringLiteral("L%1 H%2, %3")
-                         .arg(worst->layer)
-                         .arg(worst->head)
+            d.note = QStringLiteral("%1, %2")
+                         .arg(document.headText(worst->layer, worst->head))
                          .arg(worst->recall, 0, 'f', 3);
             d.go = [&document, l = worst->layer, h = worst->head] { document.selectHead(l, h); };
         }
@@ -171,9 +166,8 @@ std::vector<Destination> destinations(Document& document, const QString& typed) 
         if (best == facts.end() || !best->retrieval) {
             d.blocked = d.note = translate("Only a needle prompt has retrieval scores.");
         } else {
-            d.note = QStringLiteral("L%1 H%2, %3")
-                         .arg(best->layer)
-                         .arg(best->head)
+            d.note = QStringLiteral("%1, %2")
+                         .arg(document.headText(best->layer, best->head))
                          .arg(*best->retrieval, 0, 'f', 2);
             d.go = [&document, l = best->layer, h = best->head] { document.selectHead(l, h); };
         }

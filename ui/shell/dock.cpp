@@ -9,24 +9,32 @@
 namespace sparsight::ui {
 namespace {
 
+constexpr int kTitleHeight = 30;  ///< of all titles, whether they hold buttons or not
+
 /// Lets the dock handle dragging: mouse events that nobody takes reach it.
 class DockTitle : public QWidget {
 public:
-    DockTitle(QDockWidget* dock, const QString& title) : QWidget(dock) {
+    DockTitle(QDockWidget* dock, const QString& title, QWidget* tools) : QWidget(dock) {
         setObjectName(QStringLiteral("dockTitle"));
         setAttribute(Qt::WA_StyledBackground);
         auto* row = new QHBoxLayout(this);
-        row->setContentsMargins(12, 6, 6, 2);
+        row->setContentsMargins(12, 3, 6, 3);
         row->setSpacing(2);
         auto* name = new QLabel(title.toUpper(), this);
         name->setProperty("role", "title");
-        row->addWidget(name, 1);
+        row->addWidget(name);
         m_float = button(dock, QStringLiteral("⧉"), QStringLiteral("float"),
                          QObject::tr("Float or dock %1").arg(title));
         m_close = button(dock, QStringLiteral("✕"), QStringLiteral("close"),
                          QObject::tr("Close %1; the View menu brings it back").arg(title));
         row->addWidget(m_float);
         row->addWidget(m_close);
+        row->addSpacing(4);
+        if (tools)
+            row->addWidget(tools, 1);
+        else
+            row->addStretch(1);
+        row->addStrut(kTitleHeight - 6);
         connect(m_float, &QToolButton::clicked, dock,
                 [dock] { dock->setFloating(!dock->isFloating()); });
         connect(m_close, &QToolButton::clicked, dock, &QDockWidget::close);
@@ -55,7 +63,7 @@ private:
         QSizePolicy keep = b->sizePolicy();
         keep.setRetainSizeWhenHidden(true);
         b->setSizePolicy(keep);
-        b->setFixedSize(24, 18);
+        b->setFixedSize(20, 20);
         return b;
     }
     void showButtons(bool on) {
@@ -97,13 +105,13 @@ QWidget* scrolled(QWidget* panel) {
     return new PanelArea(panel);
 }
 
-QDockWidget* makeDock(const QString& name, const QString& title, QWidget* content) {
+QDockWidget* makeDock(const QString& name, const QString& title, QWidget* content, QWidget* tools) {
     auto* dock = new QDockWidget(title);
     dock->setObjectName(name);
     content->setProperty("role", "panel");
     content->setAttribute(Qt::WA_StyledBackground);
     dock->setWidget(content);
-    dock->setTitleBarWidget(new DockTitle(dock, title));
+    dock->setTitleBarWidget(new DockTitle(dock, title, tools));
     content->setAccessibleName(title);
     return dock;
 }

@@ -4,9 +4,12 @@
 
 namespace sparsight::ui {
 
-/// A dock with the house's title line: small semi-bold name at the left, float and close at the
-/// right while the mouse is over it. Moves, floats, tabs and closes as every QDockWidget.
-QDockWidget* makeDock(const QString& name, const QString& title, QWidget* content);
+/// A dock with the house's title line: small semi-bold name at the left, float and close beside it
+/// while the mouse is over it, the panel's main choice at the right. Moves, floats, tabs and closes
+/// as every QDockWidget.
+/// @param tools  taken out of the content's own layout into the title line; null = none
+QDockWidget* makeDock(const QString& name, const QString& title, QWidget* content,
+                      QWidget* tools = nullptr);
 
 /// Lets a panel be taller than its dock, never wider: a number that is cut off is worse than a
 /// smaller map.

@@ -13,6 +13,7 @@ namespace sparsight::ui {
 QString jobTitle(const QString& tag) {
     static const QHash<QString, QString> titles{
         {QStringLiteral("capture"), QObject::tr("Capture")},
+        {QStringLiteral("import"), QObject::tr("Import")},
         {QStringLiteral("facts"), QObject::tr("Head facts")},
         {QStringLiteral("table"), QObject::tr("Heads table")},
         {QStringLiteral("run"), QObject::tr("Kernel run")},

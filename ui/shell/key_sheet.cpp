@@ -12,9 +12,13 @@ namespace {
 
 /// Keys and gestures of the map that are no commands.
 const std::pair<const char*, const char*> kGestures[] = {
-    {"wheel", "zoom at the cursor"},     {"drag", "pan"},
-    {"Shift+drag", "zoom to an area"},   {"double or middle click", "zoom to the item"},
-    {"arrows", "move the map's cursor"}, {"Space, held", "hide all mask layers"},
+    {"wheel", "zoom at the cursor"},
+    {"drag", "pan"},
+    {"Shift+drag", "zoom to an area"},
+    {"double or middle click", "zoom to the item"},
+    {"arrows", "move the map's cursor"},
+    {"Space, held", "hide all mask layers"},
+    {"Return, in the text", "unfold the next stretch"},
 };
 
 }  // namespace

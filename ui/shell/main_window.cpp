@@ -28,6 +28,7 @@ namespace sparsight::ui {
 namespace {
 
 constexpr int kRoomyWidth = 1440;
+constexpr double kSurroundings = 64;  ///< tokens in view about a centred selection
 
 QString settingsFile(const GuiOptions& options) {
     if (!options.settings.isEmpty())
@@ -92,7 +93,6 @@ MainWindow::MainWindow(const GuiOptions& options)
     refreshChips();
     refreshStatus();
     m_commands.refresh();
-    qApp->installEventFilter(this);
     uiLog(QStringLiteral("started"));
 }
 
@@ -103,7 +103,7 @@ QString MainWindow::storedTheme(const GuiOptions& options) {
 }
 
 MainWindow::~MainWindow() {
-    qApp->removeEventFilter(this);
+    m_engine.finish();
 }
 
 bool MainWindow::idle() const {
@@ -228,11 +228,14 @@ void MainWindow::refreshStatus() {
     };
     const MapStyle& s = m_document.style();
     const char* pools[] = {"sum", "mean", "max"};
-    QStringList left{QStringLiteral("<b style='color:%1'>L%2 H%3</b>")
-                         .arg(theme().text.name())
-                         .arg(m_document.layer())
-                         .arg(m_document.head()),
-                     item(QStringLiteral("n"), thousands(m_document.tokens()))};
+    QStringList left{
+        QStringLiteral("<b style='color:%1'>%2</b>")
+            .arg(theme().text.name(), m_document.headText(m_document.layer(), m_document.head())),
+        item(QStringLiteral("n"),
+             m_document.rows() == m_document.keys()
+                 ? thousands(m_document.keys())
+                 : QStringLiteral("%1 × %2").arg(thousands(m_document.rows()),
+                                                 thousands(m_document.keys())))};
     if (!m_tokensPerPixel.isEmpty()) left << m_tokensPerPixel;
     left << item(tr("pool"), QLatin1String(pools[std::size_t(s.pool)]))
          << item(tr("scale"), s.log ? tr("log") : tr("linear"));
@@ -242,7 +245,7 @@ void MainWindow::refreshStatus() {
     const auto& c = m_document.capture();
     m_statusRight->setText(tr("capture %1 · %2 heads · self-check %3")
                                .arg(QString::fromStdString(c.state))
-                               .arg(Index(c.layersDone.size()) * c.config.heads)
+                               .arg(headCount(c))
                                .arg(c.massError, 0, 'e', 1));
 }
 
@@ -260,56 +263,34 @@ void MainWindow::stepHead(int layers, int heads) {
 }
 
 void MainWindow::zoom(double factor) {
-    MapRect v = m_document.view();
-    const double n = double(m_document.tokens());
-    const auto scale = [factor, n](double& from, double& to, double anchor) {
-        if (anchor < from || anchor >= to) anchor = (from + to) / 2;
-        const double span = std::clamp((to - from) / factor, 8.0, std::max(8.0, n)),
-                     share = (anchor - from) / (to - from);
-        from = std::clamp(anchor - share * span, 0.0, std::max(0.0, n - span));
-        to = from + span;
+    const MapRect& v = m_document.view();
+    // About the selection when it is in sight, else about the middle.
+    const auto anchor = [](double from, double to, Index at) {
+        const double centre = double(at) + 0.5;
+        return at < 0 || centre < from || centre >= to ? (from + to) / 2 : centre;
     };
-    scale(v.q0, v.q1, double(m_document.query()) + 0.5);
-    scale(v.k0, v.k1, double(m_document.key()) + 0.5);
-    m_document.setView(v);
+    m_document.setView(zoomed(v, m_document.mapSize(), factor,
+                              anchor(v.q0, v.q1, m_document.query()),
+                              anchor(v.k0, v.k1, m_document.key())));
 }
 
 void MainWindow::pan(double rows, double columns) {
-    MapRect v = m_document.view();
-    const double n = double(m_document.tokens());
-    const auto shift = [n](double& from, double& to, double by) {
-        const double span = to - from;
-        from = std::clamp(from + by * span, 0.0, std::max(0.0, n - span));
-        to = from + span;
-    };
-    shift(v.q0, v.q1, rows);
-    shift(v.k0, v.k1, columns);
-    m_document.setView(v);
+    const MapRect& v = m_document.view();
+    m_document.setView(
+        panned(v, m_document.mapSize(), rows * (v.q1 - v.q0), columns * (v.k1 - v.k0)));
 }
 
 void MainWindow::centreSelection() {
-    if (m_document.query() < 0 && m_document.key() < 0) return;
-    MapRect v = m_document.view();
-    const double n = double(m_document.tokens());
-    const MapRect before = v;
-    const auto centre = [n](double& from, double& to, Index at) {
-        if (at < 0) return;
-        const double span = to - from;
-        from = std::clamp(double(at) + 0.5 - span / 2, 0.0, std::max(0.0, n - span));
-        to = from + span;
-    };
-    centre(v.q0, v.q1, m_document.query());
-    centre(v.k0, v.k1, m_document.key());
-    if (v != before) {
-        m_document.setView(v);
-        return;
+    const Index query = m_document.query(), key = m_document.key();
+    if (query < 0 && key < 0) return;
+    const MapSize n = m_document.mapSize();
+    MapRect v = centredOn(m_document.view(), n, query, key);
+    if (v == m_document.view()) {
+        // Centred already: the second press fits the surroundings of the selection.
+        v = centredOn(
+            {v.q0, v.q0 + std::min(n.q, kSurroundings), v.k0, v.k0 + std::min(n.k, kSurroundings)},
+            n, query, key);
     }
-    // Centred already: the second press fits the surroundings of the selection.
-    const double span = std::min(n, 64.0);
-    v.q1 = v.q0 + span;
-    v.k1 = v.k0 + span;
-    centre(v.q0, v.q1, m_document.query());
-    centre(v.k0, v.k1, m_document.key());
     m_document.setView(v);
 }
 
@@ -334,10 +315,15 @@ void MainWindow::dropEvent(QDropEvent* event) {
     const auto urls = event->mimeData()->urls();
     if (urls.isEmpty()) return;
     event->acceptProposedAction();
-    if (!urls.front().isLocalFile())
-        fail(tr("'%1' is not a local file: download it first.").arg(urls.front().toString()));
-    else
-        openPath(urls.front().toLocalFile());
+    QStringList files;
+    for (const QUrl& url : urls) {
+        if (!url.isLocalFile()) {
+            fail(tr("'%1' is not a local file: download it first.").arg(url.toString()));
+            return;
+        }
+        files << url.toLocalFile();
+    }
+    openPaths(files);
 }
 
 void MainWindow::resizeEvent(QResizeEvent* event) {
@@ -346,13 +332,16 @@ void MainWindow::resizeEvent(QResizeEvent* event) {
 }
 
 bool MainWindow::eventFilter(QObject* watched, QEvent* event) {
-    if (watched == m_centre && event->type() == QEvent::Resize && m_tour)
-        m_tour->move(std::max(8, m_centre->width() - m_tour->width() - 12), 12);
-    if (watched == this && event->type() == QEvent::PaletteChange) {
-        refreshChips();
-        refreshStatus();
-    }
+    const bool placed = event->type() == QEvent::Resize || event->type() == QEvent::Show;
+    if (placed && (watched == m_centre || watched == m_tour)) placeTour();
     return QMainWindow::eventFilter(watched, event);
+}
+
+void MainWindow::changeEvent(QEvent* event) {
+    QMainWindow::changeEvent(event);
+    if (event->type() != QEvent::PaletteChange || !m_sessionChip || !m_statusLeft) return;
+    refreshChips();
+    refreshStatus();
 }
 
 }  // namespace sparsight::ui

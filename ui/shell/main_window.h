@@ -23,6 +23,8 @@ namespace sparsight::ui {
 
 class Banner;
 class CaptureDialog;
+class DecodeBar;
+class ImportDialog;
 class CommandPalette;
 class JobsPanel;
 class MapView;
@@ -32,6 +34,7 @@ class PlanPanel;
 class RunPanel;
 class StartPage;
 class SummaryPage;
+class TokenView;
 class TourPanel;
 
 enum class Layout { Overview, Inspect, Compare, Plan };
@@ -49,6 +52,8 @@ public:
     /// Opens whatever the path is: session, model, plan, text, …; what it cannot open gives one
     /// sentence in the banner.
     void openPath(const QString& path);
+    /// Files dropped together: several are tensors of one import, else the first is opened.
+    void openPaths(const QStringList& paths);
     /// @param capture  uuid, "" = the newest
     void openSession(const QString& path, const QString& capture = {});
     void showCapture(std::shared_ptr<sessions::Session> session, const std::string& uuid);
@@ -71,6 +76,7 @@ protected:
     void dragEnterEvent(QDragEnterEvent* event) override;
     void dropEvent(QDropEvent* event) override;
     void resizeEvent(QResizeEvent* event) override;
+    void changeEvent(QEvent* event) override;
     bool eventFilter(QObject* watched, QEvent* event) override;
 
 private:
@@ -81,6 +87,8 @@ private:
     void defaultLayout(Layout layout);
     void setLayout(Layout layout);
     void resetLayout();
+    void placeTour();  ///< at the right end of the map, in front of it
+    void setMapAlone(bool on);
     void nameDockTabs();
     void saveLayout();
     void setSessionUi(bool open);
@@ -110,6 +118,7 @@ private:
     void centreSelection();
     void openSample(bool startTour);
     void showCaptureDialog(const QString& model, const QString& textFile);
+    void showImportDialog(const QStringList& files);
     void captured(const CaptureResult& result);
     void resumeCapture();
     void exportFigure(const QJsonObject& args);
@@ -133,6 +142,8 @@ private:
     StartPage* m_start = nullptr;
     SummaryPage* m_summary = nullptr;
     MapView* m_map = nullptr;
+    DecodeBar* m_decode = nullptr;
+    TokenView* m_text = nullptr;
     Banner* m_banner = nullptr;
     CommandPalette* m_palette = nullptr;
     JobsPanel* m_jobs = nullptr;
@@ -142,6 +153,7 @@ private:
     TourPanel* m_tour = nullptr;
     MaskHistory* m_history = nullptr;
     CaptureDialog* m_captureDialog = nullptr;
+    ImportDialog* m_importDialog = nullptr;
     QToolBar* m_toolBar = nullptr;
     QLabel *m_sessionChip = nullptr, *m_modelChip = nullptr, *m_tokensChip = nullptr,
            *m_deviceChip = nullptr;

@@ -93,6 +93,19 @@ void MainWindow::addFileCommands() {
                     {},
                     {},
                     tr("As if the file had been dropped on the window (path)")});
+    m_commands.add({"file.import",
+                    tr("Import tensors…"),
+                    QKeySequence("Ctrl+I"),
+                    [this](const QJsonObject& args) {
+                        QStringList files;
+                        for (const QJsonValue& file : args.value(QStringLiteral("paths")).toArray())
+                            files << file.toString();
+                        showImportDialog(files);
+                    },
+                    {},
+                    {},
+                    tr("Makes a session of q, k and v that another program wrote: safetensors, "
+                       ".npz, .npy, HDF5 (paths)")});
     m_commands.add({"file.close",
                     tr("Close session"),
                     QKeySequence("Ctrl+W"),
@@ -166,6 +179,8 @@ void MainWindow::addCaptureCommands() {
              order.out = argument(args, "out");
              order.layers = argument(args, "layers");
              order.text = argument(args, "text");
+             order.decode = args.value(QLatin1String("decode")).toInt();
+             order.decodeSteps = argument(args, "steps");
              if (args.contains(QLatin1String("probe")))
                  order.needle = parseProbe(argument(args, "probe").toStdString());
              const QString store = argument(args, "store");
@@ -319,8 +334,9 @@ void MainWindow::exportFigure(const QJsonObject& args) {
 }
 
 void MainWindow::showKeySheet() {
-    KeySheet sheet(m_commands, this);
-    sheet.exec();
+    auto* sheet = new KeySheet(m_commands, this);
+    sheet->setAttribute(Qt::WA_DeleteOnClose);
+    sheet->show();
 }
 
 void MainWindow::makeMenus() {
@@ -337,7 +353,7 @@ void MainWindow::makeMenus() {
         return m;
     };
     menu(tr("&File"),
-         {"file.sample", "", "capture.new", "file.openSession", "file.openPlan", "file.open", "",
+         {"file.sample", "", "capture.new", "file.openSession", "file.openPlan", "file.import", "file.open", "",
           "figure.export", "plan.export", "", "file.close", "file.quit"});
     menu(tr("&Edit"), {"edit.undo", "edit.redo", "", "edit.goTo", "edit.find", "edit.palette", "",
                        "table.copy", "figure.copy"});
@@ -357,7 +373,10 @@ void MainWindow::makeMenus() {
                                      "head.layerDown",
                                      "query.previous",
                                      "query.next",
+                                     "decode.previous",
+                                     "decode.next",
                                      "select.clear",
+                                     "text.fold",
                                      "",
                                      "view.theme.dark",
                                      "view.theme.light",

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "ui/map/decode_bar.h"
 #include "ui/map/head_grid.h"
 #include "ui/map/map_view.h"
 #include "ui/map/token_view.h"
@@ -32,9 +33,9 @@
 namespace sparsight::ui {
 namespace {
 
-constexpr int kLayoutVersion = 1;  ///< raised when docks are added: older saved states are dropped
+constexpr int kLayoutVersion = 2;  ///< raised when docks are added: older saved states are dropped
 
-constexpr int kRoomy = 860;  ///< window height from which three panels fit above each other
+constexpr int kRoomy = 900;  ///< window height from which three panels fit above each other
 
 /// Docks by number; the order of makePanels().
 enum Dock { Heads, Facts, RowRecall, Masks, Curve, Run, Text, Table, Plan, Jobs };
@@ -52,6 +53,8 @@ void MainWindow::makePanels() {
     m_centre = new QStackedWidget(centre);
     column->addWidget(m_banner);
     column->addWidget(m_centre, 1);
+    m_decode = new DecodeBar(&m_document, centre);
+    column->addWidget(m_decode);
     m_start = new StartPage(&m_commands, &m_settings, m_centre);
     m_map = new MapView(&m_document, &m_engine, m_centre);
     m_map->setObjectName(QStringLiteral("mapView"));
@@ -60,27 +63,30 @@ void MainWindow::makePanels() {
     m_centre->addWidget(m_start);
     m_centre->addWidget(m_map);
     m_centre->addWidget(m_summary);
+    m_centre->installEventFilter(this);
+    // The stack raises the page that it shows.
+    connect(m_centre, &QStackedWidget::currentChanged, this, &MainWindow::placeTour);
     setCentralWidget(centre);
 
     m_table = new MetricsTable(&m_document, &m_engine);
     m_run = new RunPanel(&m_document, &m_engine);
     m_plan = new PlanPanel(&m_document, &m_engine);
     m_jobs = new JobsPanel(&m_engine);
+    auto* facts = new HeadPanel(&m_document, &m_engine);
+    auto* masks = new MaskPanel(&m_document, &m_engine);
+    m_text = new TokenView(&m_document, &m_engine, nullptr);
     m_docks = {
         makeDock(QStringLiteral("dockHeads"), tr("Heads"),
                  new HeadGrid(&m_document, &m_engine, nullptr)),
-        makeDock(QStringLiteral("dockFacts"), tr("Head facts"),
-                 scrolled(new HeadPanel(&m_document, &m_engine))),
+        makeDock(QStringLiteral("dockFacts"), tr("Head facts"), scrolled(facts), facts->tools()),
         makeDock(QStringLiteral("dockRowRecall"), tr("Row recall"),
                  new RowRecallChart(&m_document, &m_engine)),
-        makeDock(QStringLiteral("dockMasks"), tr("Mask layers"),
-                 scrolled(new MaskPanel(&m_document, &m_engine))),
+        makeDock(QStringLiteral("dockMasks"), tr("Mask layers"), scrolled(masks), masks->tools()),
         makeDock(QStringLiteral("dockCurve"), tr("Recall against density"),
                  new CurveChart(&m_document, &m_engine)),
         makeDock(QStringLiteral("dockRun"), tr("This machine"), scrolled(m_run)),
-        makeDock(QStringLiteral("dockText"), tr("Text"),
-                 new TokenView(&m_document, &m_engine, nullptr)),
-        makeDock(QStringLiteral("dockTable"), tr("Heads table"), m_table),
+        makeDock(QStringLiteral("dockText"), tr("Text"), m_text, m_text->tools()),
+        makeDock(QStringLiteral("dockTable"), tr("Heads table"), m_table, m_table->tools()),
         makeDock(QStringLiteral("dockPlan"), tr("Plan"), m_plan),
         makeDock(QStringLiteral("dockJobs"), tr("Jobs"), scrolled(m_jobs)),
     };
@@ -88,6 +94,7 @@ void MainWindow::makePanels() {
 
     m_tour = new TourPanel(&m_document, &m_engine, dataFolder() + QStringLiteral("/tour"),
                            m_options.seed, m_centre);
+    m_tour->installEventFilter(this);
     connect(m_tour, &TourPanel::sampleWanted, this, [this] {
         try {
             openSample(false);
@@ -193,8 +200,9 @@ void MainWindow::defaultLayout(Layout layout) {
                       dock);
         dock->hide();
     }
+    // The masks' column is the one that is worked in: it has the window's whole height.
     setCorner(Qt::BottomLeftCorner, Qt::BottomDockWidgetArea);
-    setCorner(Qt::BottomRightCorner, Qt::BottomDockWidgetArea);
+    setCorner(Qt::BottomRightCorner, Qt::RightDockWidgetArea);
     const auto put = [this](Qt::DockWidgetArea area, std::initializer_list<int> docks) {
         for (const int d : docks) {
             addDockWidget(area, m_docks[std::size_t(d)], Qt::Vertical);
@@ -213,46 +221,52 @@ void MainWindow::defaultLayout(Layout layout) {
         for (const int d : docks) list << m_docks[std::size_t(d)];
         resizeDocks(list, QList<int>(pixels), along);
     };
+    const bool low = height() < kRoomy;
     const int left = std::clamp(width() * 3 / 16, 236, 320),
-              right = std::clamp(width() * 21 / 100, 268, 360), low = height() * 18 / 100;
+              right = std::clamp(width() * 24 / 100, 310, 380),
+              bottomHeight = std::max(170, height() * 19 / 100);
     switch (layout) {
         case Layout::Overview:
             put(Qt::LeftDockWidgetArea, {Heads, Facts});
             bottom({Text, Table});
             sizes({Heads, Table}, {left + width() / 10, width() / 2}, Qt::Horizontal);
             sizes({Text, Table}, {height() * 26 / 100, height() * 26 / 100}, Qt::Vertical);
-            sizes({Heads, Facts}, {64, 36}, Qt::Vertical);
+            sizes({Heads, Facts}, {56, 44}, Qt::Vertical);
             break;
         case Layout::Inspect:
             put(Qt::LeftDockWidgetArea, {Heads, Facts, RowRecall});
             put(Qt::RightDockWidgetArea, {Masks, Curve, Run});
             bottom({Text, Table});
-            // A low window has no room for three panels above each other.
-            if (height() < kRoomy) {
+            if (low) {
                 tabifyDockWidget(m_docks[Facts], m_docks[RowRecall]);
                 tabifyDockWidget(m_docks[Curve], m_docks[Run]);
                 m_docks[Facts]->raise();
                 m_docks[Curve]->raise();
             }
             sizes({Heads, Masks}, {left, right}, Qt::Horizontal);
-            sizes({Text, Table}, {width() * 7 / 10, width() * 3 / 10}, Qt::Horizontal);
-            sizes({Text}, {low}, Qt::Vertical);
-            sizes({Heads, Facts, RowRecall}, {46, 32, 22}, Qt::Vertical);
-            sizes({Masks, Curve, Run}, {54, 24, 22}, Qt::Vertical);
+            sizes({Text, Table}, {53, 47}, Qt::Horizontal);
+            sizes({Text}, {bottomHeight}, Qt::Vertical);
+            sizes({Heads, Facts, RowRecall}, {41, 35, 24}, Qt::Vertical);
+            if (low)
+                sizes({Masks, Curve}, {height(), 190},
+                      Qt::Vertical);  // the masks need what there is
+            else
+                sizes({Masks, Curve, Run}, {49, 23, 28}, Qt::Vertical);
             break;
         case Layout::Compare:
             put(Qt::LeftDockWidgetArea, {Heads, RowRecall});
             put(Qt::RightDockWidgetArea, {Masks, Run});
             bottom({Curve, Table});
             sizes({Heads, Masks}, {left, right}, Qt::Horizontal);
-            sizes({Curve, Table}, {width() * 4 / 10, width() * 6 / 10}, Qt::Horizontal);
+            sizes({Curve, Table}, {46, 54}, Qt::Horizontal);
             sizes({Curve}, {height() * 32 / 100}, Qt::Vertical);
+            sizes({Masks, Run}, {62, 38}, Qt::Vertical);
             break;
         case Layout::Plan:
             put(Qt::LeftDockWidgetArea, {Heads, Masks});
             put(Qt::RightDockWidgetArea, {Plan});
             bottom({Table, Run});
-            sizes({Heads, Plan}, {left + 20, width() * 46 / 100}, Qt::Horizontal);
+            sizes({Heads, Plan}, {right, width() * 46 / 100}, Qt::Horizontal);
             sizes({Table}, {height() * 26 / 100}, Qt::Vertical);
             break;
     }
@@ -264,12 +278,33 @@ QString MainWindow::layoutKey(Layout layout) const {
 
 void MainWindow::saveLayout() {
     m_settings.setValue(QStringLiteral("geometry"), saveGeometry());
-    if (m_sessionUi) m_settings.setValue(layoutKey(m_layout), saveState(kLayoutVersion));
+    if (m_sessionUi)
+        m_settings.setValue(layoutKey(m_layout),
+                            m_mapAlone ? m_beforeAlone : saveState(kLayoutVersion));
     m_settings.setValue(QStringLiteral("layout/current"),
                         QLatin1String(kLayoutNames[std::size_t(m_layout)]));
 }
 
+void MainWindow::placeTour() {
+    if (!m_tour || m_tour->isHidden()) return;
+    m_tour->move(std::max(8, m_centre->width() - m_tour->width() - 12), 12);
+    m_tour->raise();
+}
+
+void MainWindow::setMapAlone(bool on) {
+    if (on == m_mapAlone) return;
+    if (on) {
+        m_beforeAlone = saveState(kLayoutVersion);
+        for (QDockWidget* dock : m_docks) dock->hide();
+    } else {
+        restoreState(m_beforeAlone, kLayoutVersion);
+    }
+    m_mapAlone = on;
+    m_commands.refresh();
+}
+
 void MainWindow::setLayout(Layout layout) {
+    setMapAlone(false);
     if (m_sessionUi && layout != m_layout) saveLayout();
     m_layout = layout;
     if (m_sessionUi) {
@@ -289,6 +324,10 @@ void MainWindow::setLayout(Layout layout) {
 void MainWindow::nameDockTabs() {
     int number = 0;
     for (QTabBar* tabs : findChildren<QTabBar*>(QString(), Qt::FindDirectChildrenOnly)) {
+        if (tabs->count() < 2) {  // Qt leaves one behind at times, over whatever is there now
+            tabs->hide();
+            continue;
+        }
         tabs->setObjectName(QStringLiteral("dockTabs%1").arg(++number));
         tabs->setAccessibleName(tr("Docks behind each other"));
         tabs->setElideMode(Qt::ElideNone);
@@ -297,6 +336,7 @@ void MainWindow::nameDockTabs() {
 }
 
 void MainWindow::resetLayout() {
+    setMapAlone(false);
     m_settings.remove(layoutKey(m_layout));
     if (m_sessionUi) defaultLayout(m_layout);
     nameDockTabs();
@@ -313,6 +353,7 @@ void MainWindow::showStartPage() {
 
 void MainWindow::setSessionUi(bool open) {
     if (open == m_sessionUi) return;
+    setMapAlone(false);
     if (!open) saveLayout();
     m_sessionUi = open;
     if (!open) {

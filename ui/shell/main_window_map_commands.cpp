@@ -2,6 +2,8 @@
 #include <QDockWidget>
 #include <QJsonArray>
 
+#include "ui/map/decode_bar.h"
+#include "ui/map/token_view.h"
 #include "ui/panels/run_panel.h"
 #include "ui/shell/command_palette.h"
 #include "ui/shell/main_window.h"
@@ -34,17 +36,9 @@ void MainWindow::addViewCommands() {
                     {},
                     tr("Puts the docks back where they were made")});
     m_commands.add({"view.fullMap", tr("Map alone"), QKeySequence("F11"),
-                    [this](const QJsonObject&) {
-                        m_mapAlone = !m_mapAlone;
-                        if (m_mapAlone) {
-                            m_beforeAlone = saveState();
-                            for (QDockWidget* dock : m_docks) dock->hide();
-                        } else {
-                            restoreState(m_beforeAlone);
-                        }
-                    },
-                    needsSession(), [this] { return m_mapAlone; },
-                    tr("Hides all docks; again brings them back")});
+                    [this](const QJsonObject&) { setMapAlone(!m_mapAlone); }, needsSession(),
+                    [this] { return m_mapAlone; },
+                    tr("Hides all docks; again, or Esc, brings them back")});
     for (const ThemeChoice choice :
          {ThemeChoice::Dark, ThemeChoice::Light, ThemeChoice::HighContrast, ThemeChoice::System})
         m_commands.add({QStringLiteral("view.theme.") + themeName(choice),
@@ -65,6 +59,25 @@ void MainWindow::addViewCommands() {
                     needsSession(),
                     {},
                     {}});
+    const auto needsSteps = [this] {
+        return m_document.isOpen() && m_document.capture().generated() > 0
+                   ? QString()
+                   : tr("This capture holds no generated tokens: capture with some.");
+    };
+    m_commands.add({"decode.next",
+                    tr("Next decode step"),
+                    QKeySequence("Ctrl+Right"),
+                    [this](const QJsonObject&) { m_decode->move(1); },
+                    needsSteps,
+                    {},
+                    tr("Selects the row of the next generated token")});
+    m_commands.add({"decode.previous",
+                    tr("Previous decode step"),
+                    QKeySequence("Ctrl+Left"),
+                    [this](const QJsonObject&) { m_decode->move(-1); },
+                    needsSteps,
+                    {},
+                    tr("Selects the row of the generated token before")});
     m_commands.add({"map.centre",
                     tr("Centre the selection"),
                     QKeySequence("F"),
@@ -101,11 +114,11 @@ void MainWindow::addViewCommands() {
                     tr("Show a rectangle"),
                     {},
                     [this](const QJsonObject& args) {
-                        const double n = double(m_document.tokens());
+                        const MapSize n = m_document.mapSize();
                         const auto v = [&](const char* name, double otherwise) {
                             return args.value(QLatin1String(name)).toDouble(otherwise);
                         };
-                        m_document.setView({v("q0", 0), v("q1", n), v("k0", 0), v("k1", n)});
+                        m_document.setView({v("q0", 0), v("q1", n.q), v("k0", 0), v("k1", n.k)});
                     },
                     needsSession(),
                     {},
@@ -242,18 +255,49 @@ void MainWindow::addHeadCommands() {
                     needsSession(),
                     {},
                     {}});
-    m_commands.add({"select.clear",
-                    tr("Clear the selected key, then the query"),
+    m_commands.add(
+        {"select.clear",
+         tr("Back one step"),
+         QKeySequence(Qt::Key_Escape),
+         [this](const QJsonObject&) {
+             if (m_palette->isVisible())
+                 m_palette->dismiss();
+             else if (m_mapAlone)
+                 setMapAlone(false);
+             else if (m_document.key() >= 0)
+                 m_document.selectKey(-1);
+             else
+                 m_document.selectQuery(-1);
+         },
+         needsSession(),
+         {},
+         tr("Ends the map-alone view, or else clears the selected key, then the query")});
+    m_commands.add({"text.fold",
+                    tr("Fold unread text"),
                     {},
-                    [this](const QJsonObject&) {
-                        if (m_document.key() >= 0)
-                            m_document.selectKey(-1);
-                        else
-                            m_document.selectQuery(-1);
+                    [this](const QJsonObject& args) {
+                        m_text->setFolding(
+                            args.value(QLatin1String("on")).toBool(!m_text->folding()));
+                        m_commands.refresh();
+                    },
+                    needsSession(),
+                    [this] { return m_text && m_text->folding(); },
+                    tr("Long stretches of the prompt that the row does not read become a chip")});
+    m_commands.add({"text.unfold",
+                    tr("Unfold a stretch of text"),
+                    {},
+                    [this](const QJsonObject& args) {
+                        requireArgument(args, "token");
+                        const Index token = numberArgument(args, "token", -1);
+                        if (!m_text->unfold(token))
+                            throw Error(
+                                Errc::NotFound,
+                                tr("token %1 is not in a folded stretch").arg(token).toStdString());
                     },
                     needsSession(),
                     {},
-                    {}});
+                    tr("For scripts (token)"),
+                    false});
     m_commands.add({"edit.goTo",
                     tr("Go to head, token or text…"),
                     QKeySequence("Ctrl+P"),
@@ -300,12 +344,7 @@ void MainWindow::addMaskCommands() {
         m_commands.add({QStringLiteral("mask.add.") + QString::fromStdString(id),
                         tr("Add mask: %1").arg(methodTitle(m)),
                         {},
-                        [this, id](const QJsonObject&) {
-                            auto masks = m_document.masks();
-                            masks.push_back(maskLayer(id));
-                            m_document.setMasks(std::move(masks));
-                            m_document.setActiveMask(int(m_document.masks().size()) - 1);
-                        },
+                        [this, id](const QJsonObject&) { m_document.addMask(maskLayer(id)); },
                         needsSession(),
                         {},
                         QString::fromUtf8(m.summary.data(), qsizetype(m.summary.size()))});
@@ -350,11 +389,7 @@ void MainWindow::addMaskCommands() {
     m_commands.add({"mask.remove",
                     tr("Remove the active mask"),
                     {},
-                    [this](const QJsonObject&) {
-                        auto masks = m_document.masks();
-                        masks.erase(masks.begin() + m_document.activeMask());
-                        m_document.setMasks(std::move(masks));
-                    },
+                    [this](const QJsonObject&) { m_document.removeActiveMask(); },
                     needsMask(),
                     {},
                     {}});
@@ -400,9 +435,10 @@ void MainWindow::addMaskCommands() {
          QKeySequence("F5"),
          [this](const QJsonObject&) {
              // Its result must be seen where it is shown.
-             if (QWidget* dock = findChild<QWidget*>(QStringLiteral("dockRun"));
-                 dock && dock->isHidden())
+             if (auto* dock = findChild<QDockWidget*>(QStringLiteral("dockRun"))) {
                  dock->show();
+                 dock->raise();
+             }
              m_run->run();
          },
          needsMask(),

@@ -9,6 +9,7 @@
 
 #include "ui/shell/banner.h"
 #include "ui/shell/capture_dialog.h"
+#include "ui/shell/import_dialog.h"
 #include "ui/shell/main_window.h"
 #include "ui/shell/mask_history.h"
 #include "ui/shell/recent.h"
@@ -48,6 +49,9 @@ void MainWindow::openPath(const QString& path) {
             openSession(trimmed);  // says what is wrong with it
         } else if (info.isDir() && QFileInfo::exists(trimmed + QStringLiteral("/config.json"))) {
             showCaptureDialog(trimmed, {});
+        } else if (isTensorFile(trimmed)) {
+            tensorFormat(file);  // a pickle says why it is refused
+            showImportDialog({trimmed});
         } else if (suffix == QLatin1String("safetensors") ||
                    info.fileName() == QLatin1String("config.json") ||
                    info.fileName() == QLatin1String("tokenizer.json")) {
@@ -82,6 +86,17 @@ void MainWindow::openPath(const QString& path) {
     }
 }
 
+void MainWindow::openPaths(const QStringList& paths) {
+    try {
+        if (paths.size() > 1 && std::all_of(paths.begin(), paths.end(), isTensorFile))
+            showImportDialog(paths);
+        else if (!paths.isEmpty())
+            openPath(paths.front());
+    } catch (const std::exception& e) {
+        fail(QString::fromUtf8(e.what()));
+    }
+}
+
 void MainWindow::openSession(const QString& path, const QString& capture) {
     std::shared_ptr<sessions::Session> session;
     QString warning;
@@ -91,8 +106,7 @@ void MainWindow::openSession(const QString& path, const QString& capture) {
         if (e.code() != Errc::Resources && e.code() != Errc::Io) throw;
         // Locked by another process, or on a read-only medium: it can still be looked at.
         session = sessions::Session::open(path.toStdString(), sessions::OpenMode::ReadOnly);
-        warning = tr("%1 It is open for reading only: nothing new is saved.")
-                      .arg(QString::fromUtf8(e.what()));
+        warning = tr("Opened for reading only, nothing new is saved: %1.").arg(reasonOf(e));
     }
     if (session->info().captures.empty())
         throw Error(Errc::NotFound,
@@ -191,6 +205,18 @@ void MainWindow::showCaptureDialog(const QString& model, const QString& textFile
     m_captureDialog->raise();
 }
 
+void MainWindow::showImportDialog(const QStringList& files) {
+    if (!m_importDialog) {
+        m_importDialog = new ImportDialog(
+            &m_engine, QDir(dataFolder()).filePath(QStringLiteral("sessions")), this);
+        connect(m_importDialog, &ImportDialog::imported, this, &MainWindow::captured);
+        connect(m_importDialog, &ImportDialog::failed, this, &MainWindow::fail);
+    }
+    if (!files.isEmpty()) m_importDialog->setFiles(files);
+    m_importDialog->show();
+    m_importDialog->raise();
+}
+
 void MainWindow::resumeCapture() {
     auto work = [session = m_document.session(), partial = m_document.capture(),
                  backend = m_engine.backend(Engine::Long)](const Job& job) {
@@ -231,7 +257,17 @@ void MainWindow::saveUiState() {
 
 void MainWindow::restoreUiState() {
     const auto stored = m_document.session()->uiState("window");
-    if (!stored) return;
+    if (!stored) {
+        // Rules for causal attention cannot run on most layers of an encoder.
+        const auto& masks = m_document.masks();
+        if (!m_document.capture().config.stacks.empty()) {
+            m_document.setMasks({maskLayer("oracle-blocks")});
+            m_document.setActiveMask(0);
+        } else if (masks.size() == 1 && masks.front().spec.id == "oracle-blocks") {
+            startMasks();
+        }
+        return;
+    }
     const QJsonObject state = QJsonDocument::fromJson(QByteArray::fromStdString(*stored)).object();
     std::vector<MaskLayer> masks;
     for (const QJsonValue& value : state.value(QStringLiteral("masks")).toArray()) {

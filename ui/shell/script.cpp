@@ -2,8 +2,8 @@
 
 #include <QAbstractButton>
 #include <QAbstractItemView>
-#include <QAbstractSlider>
 #include <QAbstractScrollArea>
+#include <QAbstractSlider>
 #include <QAbstractSpinBox>
 #include <QAction>
 #include <QApplication>
@@ -114,20 +114,22 @@ void ScriptRunner::next() {
 void ScriptRunner::end() {
     m_tick.stop();
     if (!m_screenshot.isEmpty()) {
-        QPixmap picture = m_window->grab();
-        QPainter painter(&picture);
-        for (QWidget* shown : QApplication::topLevelWidgets())
-            if (qobject_cast<QDialog*>(shown) &&
-                shown->isVisible())  // a part of what the script shows
-                painter.drawPixmap((m_window->width() - shown->width()) / 2,
-                                   (m_window->height() - shown->height()) / 2, shown->grab());
-        painter.end();
-        const bool written = picture.save(m_screenshot, "PNG");
+        const bool written = pictureOf(*m_window).save(m_screenshot, "PNG");
         uiLog(QStringLiteral("screenshot"),
               {{QStringLiteral("file"), m_screenshot}, {QStringLiteral("written"), written}});
         if (!written) m_failed = true;
     }
     emit finished(m_failed ? 3 : 0);
+}
+
+QPixmap pictureOf(QWidget& window) {
+    QPixmap picture = window.grab();
+    QPainter painter(&picture);
+    for (QWidget* shown : QApplication::topLevelWidgets())
+        if (qobject_cast<QDialog*>(shown) && shown->isVisible())
+            painter.drawPixmap((window.width() - shown->width()) / 2,
+                               (window.height() - shown->height()) / 2, shown->grab());
+    return picture;
 }
 
 QJsonArray dumpWidgets(const QWidget& window) {
@@ -180,7 +182,7 @@ void MainWindow::addTestCommands() {
                         if (!shown)
                             throw Error(Errc::NotFound,
                                         tr("there is no widget '%1'").arg(widget).toStdString());
-                        if (!shown->grab().save(name))
+                        if (!(shown == this ? pictureOf(*this) : shown->grab()).save(name))
                             throw Error(Errc::Io,
                                         tr("'%1' cannot be written").arg(name).toStdString());
                     },

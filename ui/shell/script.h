@@ -2,6 +2,7 @@
 
 #include <QJsonArray>
 #include <QObject>
+#include <QPixmap>
 #include <QTimer>
 
 namespace sparsight::ui {
@@ -38,6 +39,9 @@ private:
     double m_began = 0;  ///< ms at which the command under way began
     bool m_failed = false, m_running = false;
 };
+
+/// The window as it is shown, with the dialogs over it.
+QPixmap pictureOf(QWidget& window);
 
 /// One line of the log per interactive widget on screen: name, class, rectangle in the window,
 /// enabled, focus, accessible name (ux.md T4).

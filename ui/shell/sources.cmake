@@ -3,6 +3,7 @@ target_sources(sparsight_ui PRIVATE
     analysis.cpp
     document.cpp
     engine.cpp
+    map_rect.cpp
     shell/banner.cpp
     shell/capture_dialog.cpp
     shell/capture_job.cpp
@@ -10,6 +11,8 @@ target_sources(sparsight_ui PRIVATE
     shell/command_palette.cpp
     shell/destinations.cpp
     shell/dock.cpp
+    shell/elided_label.cpp
+    shell/import_dialog.cpp
     shell/jobs_panel.cpp
     shell/key_sheet.cpp
     shell/mask_history.cpp

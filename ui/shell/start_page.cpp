@@ -15,7 +15,7 @@
 namespace sparsight::ui {
 namespace {
 
-constexpr int kWidth = 780;
+constexpr int kWidth = 880;
 
 QLabel* label(const QString& text, const char* role, QWidget* parent) {
     auto* l = new QLabel(text, parent);

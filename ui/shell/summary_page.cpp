@@ -6,6 +6,7 @@
 #include <QScrollArea>
 #include <QVBoxLayout>
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "ui/document.h"
@@ -22,9 +23,9 @@ constexpr std::size_t kListed = 6;
 QString row(const QStringList& cells, const QString& colour = {}, bool words = false) {
     QString html = QStringLiteral("<tr>");
     for (qsizetype i = 0; i < cells.size(); ++i)
-        html += QStringLiteral("<td style='padding:2px 14px 2px 0;%2' align='%1'>%3</td>")
+        html += QStringLiteral("<td style='padding:2px 14px 2px 0;%2' align='%1' valign='middle'>%3</td>")
                     .arg(i == 0 || words ? QStringLiteral("left") : QStringLiteral("right"),
-                         i == 0 || colour.isEmpty() ? QString() : QStringLiteral("color:") + colour,
+                         colour.isEmpty() ? QString() : QStringLiteral("color:") + colour,
                          cells[i]);
     return html + QStringLiteral("</tr>");
 }
@@ -184,10 +185,10 @@ QString SummaryPage::maskText() const {
     const double n = double(rows.size());
     QString html = name + QStringLiteral("<br>") +
                    tr("<b style='font-size:19px'>%1</b> mean recall at <b "
-                      "style='font-size:19px'>%2 %</b> of the tiles; mean output error %3")
+                      "style='font-size:19px'>%2 %</b> of the tiles, output error %3")
                        .arg(recall / n, 0, 'f', 3)
                        .arg(100 * density / n, 0, 'f', 1)
-                       .arg(error / n, 0, 'f', 3);
+                       .arg(std::isnan(error) ? QStringLiteral("–") : QString::number(error / n, 'f', 3));
     std::sort(rows.begin(), rows.end(),
               [](const MaskMetrics& a, const MaskMetrics& b) { return a.recall < b.recall; });
     rows.resize(std::min(rows.size(), kListed - 2));
@@ -196,7 +197,9 @@ QString SummaryPage::maskText() const {
                 theme().muted.name());
     for (const MaskMetrics& m : rows)
         html += row({link(m.layer, m.head), QString::number(m.recall, 'f', 3),
-                     QString::number(m.recallMin, 'f', 3), QString::number(m.outputError, 'f', 3)});
+                     QString::number(m.recallMin, 'f', 3),
+                     std::isnan(m.outputError) ? QStringLiteral("–")
+                                               : QString::number(m.outputError, 'f', 3)});
     return html + QStringLiteral("</table>");
 }
 

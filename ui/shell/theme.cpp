@@ -76,6 +76,7 @@ QLabel[role="strong"] { font-weight: 600; }
 QLabel[role="hero"] { font-size: 24px; font-weight: 600; }
 QLabel[role="figure"] { font-size: 19px; font-weight: 600; }
 QLabel[role="danger"], QLabel[warn="true"] { color: {lost}; }
+QLabel[stale="true"] { color: {muted}; }
 QLabel[role="chip"] { background: {raised}; border: 1px solid {line}; border-radius: 6px; padding: 4px 10px; }
 QLabel[role="pill"] { color: {accent}; background: {accentTint}; border-radius: 9px; padding: 2px 9px; font-weight: 600; font-size: 12px; }
 QFrame[role="card"] { background: {raised}; border: none; border-radius: 6px; }
@@ -109,6 +110,7 @@ QTabBar::tab { background: transparent; color: {muted}; padding: 5px 12px; borde
 QTabBar::tab:selected { color: {text}; border-bottom: 2px solid {accent}; }
 QTabBar::tab:hover { color: {text}; }
 QTabWidget::pane { border: none; }
+QTabWidget QTabBar { background: transparent; }
 
 QPushButton, QToolButton[role="chip"] { background: {raised}; border: 1px solid {line}; border-radius: 6px; padding: 4px 12px; min-height: 18px; }
 QPushButton:hover, QToolButton[role="chip"]:hover { border-color: {muted}; }
@@ -129,6 +131,8 @@ QPushButton[role="row"]:checked { background: {raised}; font-weight: 600; }
 QToolButton::menu-indicator { image: none; width: 0; }
 
 QLineEdit, QPlainTextEdit, QTextEdit, QAbstractSpinBox, QComboBox { background: {raised}; border: 1px solid {line}; border-radius: 6px; padding: 3px 8px; selection-background-color: {accent}; selection-color: {onAccent}; }
+QLineEdit[role="value"] { background: transparent; border: 1px solid transparent; padding: 1px 4px; }
+QLineEdit[role="value"]:hover, QLineEdit[role="value"]:focus { background: {raised}; border-color: {line}; }
 QLineEdit:disabled, QComboBox:disabled, QAbstractSpinBox:disabled { color: {muted}; }
 QComboBox::drop-down { border: none; width: 20px; }
 QComboBox::down-arrow { image: url(:/icons/chevron-{tone}.svg); width: 10px; height: 10px; }
@@ -151,11 +155,16 @@ QProgressBar { background: {line}; border: none; border-radius: 3px; height: 6px
 QProgressBar::chunk { background: {accent}; border-radius: 3px; }
 
 QTableView, QListView, QTreeView { background: {panel}; alternate-background-color: {panel}; border: none; gridline-color: {line}; selection-background-color: {accentTint}; selection-color: {text}; outline: none; }
-QTableView::item, QListView::item { padding: 2px 6px; border: none; }
+QTableView::item, QListView::item { padding: 2px 5px; border: none; }
 QListView::item:selected, QTableView::item:selected { background: {accentTint}; color: {text}; }
 QListView::item:hover { background: {raised}; }
+#planGrid { font-size: 12px; }
+#planGrid::item { padding: 1px; }
 QHeaderView { background: {panel}; }
-QHeaderView::section { background: {panel}; color: {muted}; font-size: 12px; font-weight: 400; border: none; padding: 3px 6px; }
+QHeaderView::section { background: {panel}; color: {muted}; font-size: 12px; font-weight: 400; border: none; padding: 3px 5px; }
+#metricsTable QHeaderView::up-arrow, #metricsTable QHeaderView::down-arrow { subcontrol-origin: margin; subcontrol-position: top center; width: 9px; height: 9px; }
+#metricsTable QHeaderView::up-arrow { image: url(:/icons/chevron-up-{tone}.svg); }
+#metricsTable QHeaderView::down-arrow { image: url(:/icons/chevron-{tone}.svg); }
 QTableCornerButton::section { background: {panel}; border: none; }
 
 QScrollArea, QScrollArea > QWidget > QWidget { background: transparent; border: none; }

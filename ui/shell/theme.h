@@ -37,6 +37,8 @@ const Theme& theme();
 ///   chip    raised, rounded          pill    rounded label in the accent's tint
 ///   primary the main button          flat    tool button without a frame
 ///   banner  one-sentence message     danger  text in the lost colour
+///   value   a number that is typed over, framed under the mouse or with the focus
+/// and of a label's properties "warn" (a bad value) and "stale" (of an earlier setting).
 void applyTheme(ThemeChoice choice);
 ThemeChoice themeChoice();
 /// "system", "dark", "light", "high-contrast"; anything else is System.

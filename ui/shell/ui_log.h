@@ -12,7 +12,8 @@ namespace sparsight::ui {
 /// @return false when the file cannot be written
 bool openUiLog(const QString& file);
 bool uiLogIsOpen();
-/// Events: started, opened, command, selection, paint, frame, job, export, error, screenshot, quit.
+/// Events: started, opened, command, selection, paint, frame, job, export, error, banner, layout,
+/// screenshot, quit.
 /// A duration in milliseconds is called "took" (a field "ms" of the caller is written as that).
 /// Any thread.
 void uiLog(const QString& event, const QJsonObject& fields = {});

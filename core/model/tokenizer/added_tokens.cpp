@@ -89,10 +89,10 @@ std::vector<Cut> AddedTokenMatcher::cut(std::string_view text) const {
             ((start > 0 && isWord(lastCodePoint(text.substr(0, start)).value)) ||
              (stop < text.size() && isWord(codePointAt(text, stop).value))))
             continue;
-        // The token before may have taken the white space already.
+        // The token before may have taken the white space already. Tokens made of white space can
+        // overlap what it took: the library cuts them all the same.
         if (token.lstrip) start = std::max(spaceAtEnd(text.substr(0, start)), done);
         if (token.rstrip) stop += spaceAtStart(text.substr(stop));
-        start = std::max(start, done);
         if (stop <= start) continue;
         if (done < start) cuts.push_back({done, start, -1});
         cuts.push_back({start, stop, t});

@@ -31,7 +31,8 @@ public:
     AddedTokenMatcher(const std::vector<AddedToken>& tokens, const std::vector<int>& which);
     bool empty() const { return m_nodes.size() <= 1; }
 
-    /// Cuts the text into tokens and the text between; no piece is empty.
+    /// Cuts the text into tokens and the text between; no piece is empty. A token that stripped
+    /// white space may overlap the next one.
     std::vector<Cut> cut(std::string_view text) const;
 
 private:

@@ -13,33 +13,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int32_t kMaxId = 1 << 28;  // ids index arrays: a hostile one must not size them
-
-bool printable(unsigned b) {
-    return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-}
-
-struct Alphabet {
-    std::array<char32_t, 256> chars{};
-    std::array<int, 512> bytes{};
-    Alphabet() {
-        bytes.fill(-1);
-        char32_t next = 0x100;
-        for (unsigned b = 0; b < 256; ++b) {
-            chars[b] = printable(b) ? char32_t(b) : next++;
-            bytes[chars[b]] = int(b);
-        }
-    }
-};
-const Alphabet kAlphabet;
-
-/// A symbol of the word that is being merged; `length` 0 = swallowed by its left neighbour.
-struct Symbol {
-    std::int32_t id;
-    std::int32_t previous, next;
-    std::uint32_t length;
-};
-
 struct Candidate {
     std::int32_t rank, position, product;
     bool operator<(const Candidate& other) const {  // the queue's top is the largest
@@ -47,31 +20,28 @@ struct Candidate {
     }
 };
 
-bool isSet(const json& model, const char* key) {
-    return model.contains(key) && !model[key].is_null() && model[key] != false &&
-           model[key] != "" && model[key] != 0;
+std::string stringOption(const json& model, const char* key, const std::string& where) {
+    if (!model.contains(key) || model[key].is_null()) return {};
+    if (!model[key].is_string())
+        throw Error(Errc::Format, where + ": model: " + key + " must be a string or null");
+    return model[key].get<std::string>();
+}
+
+bool flagOption(const json& model, const char* key, const std::string& where) {
+    if (!model.contains(key) || model[key].is_null()) return false;
+    if (!model[key].is_boolean())
+        throw Error(Errc::Format, where + ": model: " + key + " must be true or false");
+    return model[key].get<bool>();
 }
 
 }  // namespace
 
-char32_t byteToChar(unsigned char byte) {
-    return kAlphabet.chars[byte];
-}
-int charToByte(char32_t c) {
-    return c < 512 ? kAlphabet.bytes[c] : -1;
-}
-
-std::string tokenBytes(std::string_view token) {
-    std::string out;
-    for (std::size_t i = 0; i < token.size();) {
-        const CodePoint p = codePointAt(token, i);
-        const int b = charToByte(p.value);
-        if (b < 0) return std::string(token);
-        out += static_cast<char>(static_cast<unsigned char>(b));
-        i += p.bytes;
-    }
-    return out;
-}
+/// A symbol of the word that is being merged; `length` 0 = swallowed by its left neighbour.
+struct Bpe::Symbol {
+    std::int32_t id;
+    std::int32_t previous, next;
+    std::uint32_t length;
+};
 
 MergeTable::MergeTable(std::size_t expected) : m_slots(std::bit_ceil(2 * expected + 2)) {}
 
@@ -98,52 +68,33 @@ Bpe Bpe::load(const json& model, const std::string& where) {
     const auto fail = [&](const std::string& rule) -> void {
         throw Error(Errc::Format, where + ": model: " + rule);
     };
-    for (const char* option :
-         {"byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "dropout"})
-        if (isSet(model, option))
-            throw Error(Errc::Unsupported,
-                        where + ": BPE with " + option +
-                            " is not supported (supported: byte-level BPE without it)");
-    if (!model.contains("vocab") || !model["vocab"].is_object()) fail("has no object \"vocab\"");
+    if (model.contains("dropout") && !model["dropout"].is_null() && model["dropout"] != 0)
+        throw Error(Errc::Unsupported,
+                    where + ": BPE with dropout gives other tokens each time; set it to null");
+    if (!model.contains("vocab")) fail("has no object \"vocab\"");
     if (!model.contains("merges") || !model["merges"].is_array()) fail("has no list \"merges\"");
     Bpe bpe;
-    std::int32_t top = -1;
-    for (const auto& [token, id] : model["vocab"].items()) {
-        if (!id.is_number_unsigned() || id.get<std::uint64_t>() > std::uint64_t(kMaxId))
-            fail("the id of \"" + token + "\" is " + id.dump(-1, ' ', true).substr(0, 40) +
-                 "; a whole number up to " + std::to_string(kMaxId) + " is expected");
-        bpe.m_vocab.emplace(token, id.get<std::int32_t>());
-        top = std::max(top, id.get<std::int32_t>());
-    }
-    if (std::size_t(top + 1) > 16 * (bpe.m_vocab.size() + 65536))
-        fail("its ids reach " + std::to_string(top) + ", far beyond its " +
-             std::to_string(bpe.m_vocab.size()) + " tokens");
-    bpe.m_count = bpe.m_vocab.size();
-    bpe.m_tokens.resize(std::size_t(top + 1));
-    bpe.m_known.resize(std::size_t(top + 1));
-    for (const auto& [token, id] : bpe.m_vocab) {
-        bpe.m_tokens[std::size_t(id)] = token;
-        bpe.m_known[std::size_t(id)] = true;
-    }
+    bpe.m_vocab = Vocab::fromObject(model["vocab"], where + ": model");
+    bpe.m_prefix = stringOption(model, "continuing_subword_prefix", where);
+    bpe.m_suffix = stringOption(model, "end_of_word_suffix", where);
+    bpe.m_unknown = stringOption(model, "unk_token", where);
+    bpe.m_ignoreMerges = flagOption(model, "ignore_merges", where);
+    bpe.m_fuseUnknown = flagOption(model, "fuse_unk", where);
+    bpe.m_byteFallback = flagOption(model, "byte_fallback", where);
+    bpe.m_fallback = byteTokens(bpe.m_vocab);
+    bpe.m_allBytes = bpe.m_prefix.empty() && bpe.m_suffix.empty();
     for (unsigned b = 0; b < 256; ++b) {
-        std::string spelled;
-        appendUtf8(spelled, byteToChar(static_cast<unsigned char>(b)));
-        bpe.m_byte[b] = bpe.idOf(spelled);
-    }
-    bpe.m_ignoreMerges = isSet(model, "ignore_merges");
-    bpe.m_fuseUnknown = isSet(model, "fuse_unk");
-    if (isSet(model, "unk_token")) {
-        if (!model["unk_token"].is_string()) fail("unk_token must be a string");
-        bpe.m_unknown = bpe.idOf(model["unk_token"].get<std::string>());
+        const char byte = static_cast<char>(static_cast<unsigned char>(b));
+        bpe.m_byte[b] = bpe.m_vocab.idOf(spellBytes({&byte, 1}));
+        bpe.m_allBytes = bpe.m_allBytes && bpe.m_byte[b] >= 0;
     }
     if (bpe.m_ignoreMerges)
-        for (const auto& [token, id] : bpe.m_vocab) {
-            const std::string bytes = tokenBytes(token);
-            std::string spelled;  // only tokens made of the alphabet can be a whole pre-token
-            for (const char c : bytes)
-                appendUtf8(spelled, byteToChar(static_cast<unsigned char>(c)));
-            if (spelled == token) bpe.m_whole.emplace(bytes, id);
-        }
+        for (std::int32_t id = 0; id < bpe.m_vocab.ids(); ++id)
+            if (const std::string* token = bpe.m_vocab.token(id)) {
+                const std::string bytes = tokenBytes(*token);
+                // Only tokens made of the alphabet can be a whole pre-token.
+                if (spellBytes(bytes) == *token) bpe.m_whole.emplace(bytes, id);
+            }
 
     const json& merges = model["merges"];
     bpe.m_merges = MergeTable(merges.size());
@@ -165,7 +116,11 @@ Bpe Bpe::load(const json& model, const std::string& where) {
         } else {
             fail("merge " + std::to_string(rank) + " is neither \"a b\" nor [\"a\", \"b\"]");
         }
-        const std::int32_t a = bpe.idOf(left), b = bpe.idOf(right), ab = bpe.idOf(left + right);
+        const std::int32_t a = bpe.m_vocab.idOf(left), b = bpe.m_vocab.idOf(right);
+        // The right part begins with the prefix of continuing pieces, the product does not keep it.
+        const std::int32_t ab = right.size() < bpe.m_prefix.size()
+                                    ? -1
+                                    : bpe.m_vocab.idOf(left + right.substr(bpe.m_prefix.size()));
         if (a < 0 || b < 0 || ab < 0)
             fail("merge " + std::to_string(rank) + " (\"" + left + "\", \"" + right +
                  "\") uses or makes a token that is not in the vocabulary");
@@ -174,41 +129,72 @@ Bpe Bpe::load(const json& model, const std::string& where) {
     return bpe;
 }
 
-std::int32_t Bpe::idOf(const std::string& token) const {
-    const auto it = m_vocab.find(token);
-    return it == m_vocab.end() ? -1 : it->second;
-}
-
-const std::string* Bpe::token(std::int32_t id) const {
-    if (id < 0 || std::size_t(id) >= m_tokens.size() || !m_known[std::size_t(id)]) return nullptr;
-    return &m_tokens[std::size_t(id)];
-}
-
-void Bpe::encode(std::string_view word, std::vector<WordToken>& out) const {
+void Bpe::encodeBytes(std::string_view word, std::vector<WordToken>& out) const {
     if (m_ignoreMerges)
-        if (const auto it = m_whole.find(std::string(word)); it != m_whole.end()) {
-            out.push_back({it->second, std::uint32_t(word.size())});
+        if (const auto it = m_whole.find(word); it != m_whole.end()) {
+            out.push_back({it->second, 0, std::uint32_t(word.size())});
             return;
         }
     std::vector<Symbol> symbols;
     symbols.reserve(word.size());
-    bool lastUnknown = false;
     for (const char c : word) {
-        std::int32_t id = m_byte[static_cast<unsigned char>(c)];
-        const bool unknown = id < 0;
-        if (unknown) id = m_unknown;
-        if (unknown && (id < 0 || (m_fuseUnknown && lastUnknown))) {
-            // Its bytes go to the neighbour, so that the later spans stay where they are.
-            if (!symbols.empty()) ++symbols.back().length;
+        const auto n = std::int32_t(symbols.size());
+        symbols.push_back({m_byte[static_cast<unsigned char>(c)], n - 1, n + 1, 1});
+    }
+    merge(symbols, out);
+}
+
+void Bpe::encode(std::string_view word, std::vector<WordToken>& out) const {
+    if (word.empty()) return;
+    if (m_ignoreMerges)
+        if (const std::int32_t id = m_vocab.idOf(word); id >= 0) {
+            out.push_back({id, 0, std::uint32_t(word.size())});
+            return;
+        }
+    std::vector<Symbol> symbols;
+    symbols.reserve(word.size());
+    const auto add = [&](std::int32_t id, std::uint32_t length) {
+        const auto n = std::int32_t(symbols.size());
+        symbols.push_back({id, n - 1, n + 1, length});
+    };
+    std::int32_t unknownId = -1;
+    std::uint32_t unknown = 0;  // length of the unknown run that is not yet added
+    std::string spelled;
+    for (std::size_t i = 0; i < word.size();) {
+        const auto bytes = std::uint32_t(codePointAt(word, i).bytes);
+        spelled.assign(i > 0 ? m_prefix : std::string());
+        spelled.append(word, i, bytes);
+        i += bytes;
+        if (i == word.size()) spelled += m_suffix;
+        if (const std::int32_t id = m_vocab.idOf(spelled); id >= 0) {
+            if (unknown > 0) add(unknownId, unknown);
+            unknown = 0;
+            add(id, bytes);
             continue;
         }
-        lastUnknown = unknown;
-        const auto n = std::int32_t(symbols.size());
-        symbols.push_back({id, n - 1, n + 1, 1});
+        const auto fallback = [&](char c) { return m_fallback[static_cast<unsigned char>(c)]; };
+        if (m_byteFallback &&
+            std::all_of(spelled.begin(), spelled.end(), [&](char c) { return fallback(c) >= 0; })) {
+            // A waiting unknown run stays behind these bytes: so it is in the library.
+            for (const char c : spelled) add(fallback(c), 1);
+            continue;
+        }
+        if (m_unknown.empty()) continue;
+        unknownId = m_vocab.idOf(m_unknown);
+        if (unknownId < 0)
+            throw Error(Errc::Format, "the tokenizer has no token for \"" + spelled +
+                                          "\", and its unknown token \"" + m_unknown +
+                                          "\" is not in its vocabulary");
+        if (unknown > 0 && !m_fuseUnknown) add(unknownId, unknown);
+        unknown = bytes + (m_fuseUnknown ? unknown : 0);
     }
+    if (unknown > 0) add(unknownId, unknown);
+    merge(symbols, out);
+}
+
+void Bpe::merge(std::vector<Symbol>& symbols, std::vector<WordToken>& out) const {
     if (symbols.empty()) return;
     symbols.back().next = -1;
-
     std::priority_queue<Candidate> queue;
     const auto consider = [&](std::int32_t left) {
         if (left < 0) return;
@@ -235,8 +221,12 @@ void Bpe::encode(std::string_view word, std::vector<WordToken>& out) const {
         consider(left.previous);
         consider(top.position);
     }
-    for (std::int32_t i = 0; i >= 0; i = symbols[std::size_t(i)].next)
-        out.push_back({symbols[std::size_t(i)].id, symbols[std::size_t(i)].length});
+    std::uint32_t at = 0;
+    for (std::int32_t i = 0; i >= 0; i = symbols[std::size_t(i)].next) {
+        const Symbol& s = symbols[std::size_t(i)];
+        out.push_back({s.id, at, at + s.length});
+        at += s.length;
+    }
 }
 
 }  // namespace sparsight::text

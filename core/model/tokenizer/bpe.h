@@ -5,10 +5,9 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
-#include "kernels/base/view.h"
+#include "core/model/tokenizer/vocab.h"
 
 namespace sparsight::text {
 
@@ -35,14 +34,8 @@ private:
     std::vector<Slot> m_slots;
 };
 
-/// One token of a word: its id and how many of the word's bytes it takes.
-struct WordToken {
-    std::int32_t id;
-    std::uint32_t bytes;
-};
-
-/// Byte-level BPE: a word is its bytes, each with an id of its own, merged pair by pair, lowest
-/// rank first, leftmost on ties. Immutable after load.
+/// Byte-pair encoding: a word is its characters, each with an id of its own, merged pair by pair,
+/// lowest rank first, leftmost on ties. Immutable after load.
 class Bpe {
 public:
     /// @param model  the "model" object of tokenizer.json
@@ -51,30 +44,31 @@ public:
     static Bpe load(const nlohmann::json& model, const std::string& where);
 
     /// Appends the tokens of one pre-token. O(n log n).
-    /// A byte that the vocabulary does not have becomes the unknown token, or nothing without one.
+    /// A character that the vocabulary does not have becomes its bytes' tokens (byte_fallback), the
+    /// unknown token, or nothing: then what follows it is counted from where it was.
+    /// @throws Error(Format) when the unknown token is needed and not in the vocabulary
     void encode(std::string_view word, std::vector<WordToken>& out) const;
 
-    Index size() const { return Index(m_count); }       ///< entries of the vocabulary
-    std::int32_t idOf(const std::string& token) const;  ///< -1 when not in the vocabulary
-    /// nullptr when no token has the id.
-    const std::string* token(std::int32_t id) const;
+    /// True when every byte has a token of its own, so that encodeBytes() can be used.
+    bool byteLevel() const { return m_allBytes; }
+    /// The same for a word of raw bytes that the vocabulary spells in the byte-level alphabet.
+    void encodeBytes(std::string_view word, std::vector<WordToken>& out) const;
+
+    const Vocab& vocab() const { return m_vocab; }
+    bool byteFallback() const { return m_byteFallback; }
 
 private:
-    std::unordered_map<std::string, std::int32_t> m_vocab;  ///< as spelled in the file
-    std::unordered_map<std::string, std::int32_t> m_whole;  ///< by raw bytes, for ignore_merges
-    std::vector<std::string> m_tokens;
-    std::vector<bool> m_known;
-    std::size_t m_count = 0;
-    std::array<std::int32_t, 256> m_byte{};
-    MergeTable m_merges;
-    bool m_ignoreMerges = false, m_fuseUnknown = false;
-    std::int32_t m_unknown = -1;
-};
+    struct Symbol;
+    void merge(std::vector<Symbol>& symbols, std::vector<WordToken>& out) const;
 
-/// The printable character that stands for a byte in byte-level vocabularies, and back (-1: none).
-char32_t byteToChar(unsigned char byte);
-int charToByte(char32_t c);
-/// The bytes that a token stands for; a token with any other character is its own UTF-8 text.
-std::string tokenBytes(std::string_view token);
+    Vocab m_vocab;
+    /// By raw bytes, for ignore_merges.
+    std::unordered_map<std::string, std::int32_t, StringHash, std::equal_to<>> m_whole;
+    std::array<std::int32_t, 256> m_byte{};  ///< ids of the byte-level alphabet
+    std::vector<std::int32_t> m_fallback;    ///< ids of <0x00> ... <0xFF>
+    MergeTable m_merges;
+    std::string m_prefix, m_suffix, m_unknown;  ///< empty: none
+    bool m_ignoreMerges = false, m_fuseUnknown = false, m_byteFallback = false, m_allBytes = false;
+};
 
 }  // namespace sparsight::text

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/model/nearest.h"
 #include "core/model/tokenizer/stages.h"
@@ -9,7 +10,7 @@
 namespace sparsight {
 namespace {
 
-using namespace text;  // this file's own names only; never in a header
+using namespace sparsight::text;  // this file's own names only; never in a header
 using nlohmann::json;
 
 constexpr std::string_view kGpt2 =
@@ -48,52 +49,147 @@ void each(const json& stage, const char* listKey, const std::string& where, cons
     for (const json& member : stage[listKey]) each(member, listKey, where, one, depth + 1);
 }
 
-void addNormalizer(const json& stage, const std::string& where, std::vector<Form>& out) {
-    static const std::map<std::string, Form> forms = {
-        {"NFC", Form::NFC}, {"NFD", Form::NFD}, {"NFKC", Form::NFKC}, {"NFKD", Form::NFKD}};
-    const std::string type = typeOf(stage, where);
-    const auto it = forms.find(type);
-    if (it == forms.end()) refuse(where, type, {"NFC", "NFD", "NFKC", "NFKD", "Sequence"});
-    out.push_back(it->second);
+std::string textOf(const json& stage, const char* key, const std::string& where) {
+    if (!stage.contains(key) || !stage[key].is_string())
+        formatError(where, std::string("needs the string \"") + key + "\"");
+    return stage[key].get<std::string>();
 }
 
-SplitStage makeSplit(const json& stage, const std::string& where) {
+/// A string of exactly one character.
+char32_t character(const json& stage, const char* key, const std::string& where) {
+    const std::string s = textOf(stage, key, where);
+    if (s.empty() || codePointAt(s, 0).bytes != s.size())
+        formatError(where, std::string(key) + " must be one character");
+    return codePointAt(s, 0).value;
+}
+
+std::size_t count(const json& stage, const char* key, const std::string& where) {
+    const json value = stage.value(key, json());
+    if (!value.is_number_unsigned())
+        formatError(where, std::string(key) + " must be a whole number");
+    return value.get<std::size_t>();
+}
+
+Regex pattern(const json& stage, const std::string& where) {
+    const json p = stage.value("pattern", json());
+    const auto has = [&](const char* key) {
+        return p.is_object() && p.contains(key) && p[key].is_string();
+    };
+    if (has("Regex")) return {p["Regex"].get<std::string>(), where};
+    if (has("String")) return Regex::literal(p["String"].get<std::string>(), where);
+    formatError(where, "needs a pattern {\"Regex\": ...} or {\"String\": ...}");
+}
+
+void addNormalizer(const json& stage, const std::string& where, std::vector<Normalizer>& out) {
+    static const std::map<std::string, Normalizer> plain = {
+        {"NFC", Form::NFC},
+        {"NFD", Form::NFD},
+        {"NFKC", Form::NFKC},
+        {"NFKD", Form::NFKD},
+        {"Lowercase", LowercaseNormalizer{}},
+        {"StripAccents", StripAccentsNormalizer{}},
+        {"Nmt", NmtNormalizer{}},
+        {"ByteLevel", ByteLevelNormalizer{}}};
+    const std::string type = typeOf(stage, where);
+    if (const auto it = plain.find(type); it != plain.end()) {
+        out.push_back(it->second);
+    } else if (type == "Strip") {
+        out.push_back(
+            StripNormalizer{flag(stage, "strip_left", true), flag(stage, "strip_right", true)});
+    } else if (type == "Replace") {
+        out.push_back(ReplaceNormalizer{pattern(stage, where), textOf(stage, "content", where)});
+    } else if (type == "Prepend") {
+        out.push_back(PrependNormalizer{textOf(stage, "prepend", where)});
+    } else if (type == "BertNormalizer") {
+        const bool lowercase = flag(stage, "lowercase", true);
+        out.push_back(BertNormalizer{flag(stage, "clean_text", true),
+                                     flag(stage, "handle_chinese_chars", true),
+                                     flag(stage, "strip_accents", lowercase), lowercase});
+    } else if (type == "Precompiled") {
+        if (stage.contains("precompiled_charsmap") && stage["precompiled_charsmap"].is_null())
+            return;
+        const std::string map = decodeBase64(textOf(stage, "precompiled_charsmap", where), where);
+        if (!map.empty())
+            out.push_back(PrecompiledNormalizer{std::make_shared<CharsMap>(map, where)});
+    } else {
+        refuse(where, type,
+               {"BertNormalizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt",
+                "Precompiled", "Prepend", "Replace", "Sequence", "Strip", "StripAccents"});
+    }
+}
+
+Behavior behavior(const json& stage, const std::string& where) {
     static const std::map<std::string, Behavior> behaviors = {
         {"Removed", Behavior::Removed},
         {"Isolated", Behavior::Isolated},
         {"MergedWithPrevious", Behavior::MergedWithPrevious},
         {"MergedWithNext", Behavior::MergedWithNext},
         {"Contiguous", Behavior::Contiguous}};
-    const std::string name = stage.value("behavior", std::string("Isolated"));
-    const auto behavior = behaviors.find(name);
-    if (behavior == behaviors.end()) formatError(where, "Split has no behaviour \"" + name + "\"");
-    const json pattern = stage.value("pattern", json());
-    const auto text = [&](const char* key) {
-        return pattern.is_object() && pattern.contains(key) && pattern[key].is_string();
-    };
-    if (text("Regex"))
-        return {Regex(pattern["Regex"].get<std::string>(), where), behavior->second,
-                flag(stage, "invert", false)};
-    if (text("String"))
-        return {Regex::literal(pattern["String"].get<std::string>(), where), behavior->second,
-                flag(stage, "invert", false)};
-    formatError(where, "Split needs a pattern {\"Regex\": ...} or {\"String\": ...}");
+    const std::string name =
+        stage.contains("behavior") ? textOf(stage, "behavior", where) : std::string("Isolated");
+    const auto it = behaviors.find(name);
+    if (it == behaviors.end()) formatError(where, "there is no behaviour \"" + name + "\"");
+    return it->second;
+}
+
+MetaspaceStage makeMetaspace(const json& stage, const std::string& where) {
+    using Prepend = MetaspaceStage::Prepend;
+    std::string replacement;
+    appendUtf8(replacement,
+               stage.contains("replacement") ? character(stage, "replacement", where) : U'\u2581');
+    Prepend prepend = flag(stage, "add_prefix_space", true) ? Prepend::Always : Prepend::Never;
+    if (stage.contains("prepend_scheme")) {
+        const std::string scheme = textOf(stage, "prepend_scheme", where);
+        if (scheme != "always" && scheme != "first" && scheme != "never")
+            formatError(where, "prepend_scheme is always, first or never, not \"" + scheme + "\"");
+        if (prepend != Prepend::Never)
+            prepend = scheme == "always"  ? Prepend::Always
+                      : scheme == "first" ? Prepend::First
+                                          : Prepend::Never;
+    }
+    return {prepend, replacement, Regex::literal(" ", where), Regex::literal(replacement, where),
+            flag(stage, "split", true)};
 }
 
 void addPreTokenizer(const json& stage, const std::string& where, std::vector<PreTokenizer>& out) {
-    if (!out.empty() && std::holds_alternative<ByteLevelStage>(out.back()))
-        throw Error(Errc::Unsupported, where + ": a stage behind ByteLevel is not supported");
+    using Kind = CharSplitStage::Kind;
     const std::string type = typeOf(stage, where);
     if (type == "Split") {
-        out.emplace_back(makeSplit(stage, where));
+        out.emplace_back(SplitStage{pattern(stage, where), behavior(stage, where),
+                                    flag(stage, "invert", false)});
     } else if (type == "Digits") {
-        out.emplace_back(DigitsStage{flag(stage, "individual_digits", false)});
+        out.emplace_back(CharSplitStage{Kind::Digits, flag(stage, "individual_digits", false)
+                                                          ? Behavior::Isolated
+                                                          : Behavior::Contiguous});
     } else if (type == "ByteLevel") {
         ByteLevelStage s{flag(stage, "add_prefix_space", true), std::nullopt};
         if (flag(stage, "use_regex", true)) s.pattern.emplace(kGpt2, where);
         out.emplace_back(std::move(s));
+    } else if (type == "Metaspace") {
+        out.emplace_back(makeMetaspace(stage, where));
+    } else if (type == "Whitespace") {
+        out.emplace_back(WhitespaceStage{});
+    } else if (type == "WhitespaceSplit") {
+        out.emplace_back(CharSplitStage{Kind::WhiteSpace, Behavior::Removed});
+    } else if (type == "BertPreTokenizer") {
+        out.emplace_back(CharSplitStage{Kind::WhiteSpace, Behavior::Removed});
+        out.emplace_back(CharSplitStage{Kind::Punctuation, Behavior::Isolated});
+    } else if (type == "Punctuation") {
+        out.emplace_back(CharSplitStage{Kind::Punctuation, behavior(stage, where)});
+    } else if (type == "CharDelimiterSplit") {
+        out.emplace_back(CharSplitStage{Kind::Delimiter, Behavior::Removed,
+                                        character(stage, "delimiter", where)});
+    } else if (type == "UnicodeScripts") {
+        out.emplace_back(ScriptsStage{});
+    } else if (type == "FixedLength") {
+        const std::size_t length = stage.contains("length") ? count(stage, "length", where) : 5;
+        if (length == 0) formatError(where, "length must be at least 1");
+        out.emplace_back(FixedLengthStage{length});
     } else {
-        refuse(where, type, {"ByteLevel", "Digits", "Split", "Sequence"});
+        refuse(where, type,
+               {"BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "FixedLength",
+                "Metaspace", "Punctuation", "Sequence", "Split", "UnicodeScripts", "Whitespace",
+                "WhitespaceSplit"});
     }
 }
 
@@ -159,21 +255,63 @@ void addPostProcessor(const json& stage, const std::string& where,
         out.emplace_back(
             TemplateStage{makeTemplate(stage.value("single", json()), specials, where),
                           makeTemplate(stage.value("pair", plainPair), specials, where)});
-    } else if (type == "RobertaProcessing") {
-        RobertaStage s{
-            flag(stage, "trim_offsets", true), flag(stage, "add_prefix_space", true), 0, 0, {}, {}};
+    } else if (type == "RobertaProcessing" || type == "BertProcessing") {
+        ClsSepStage s{type == "RobertaProcessing",
+                      flag(stage, "trim_offsets", true),
+                      flag(stage, "add_prefix_space", true),
+                      0,
+                      0,
+                      {},
+                      {}};
         readPair(stage, "cls", where, s.clsToken, s.cls);
         readPair(stage, "sep", where, s.sepToken, s.sep);
         out.emplace_back(std::move(s));
     } else {
-        refuse(where, type, {"ByteLevel", "TemplateProcessing", "RobertaProcessing", "Sequence"});
+        refuse(
+            where, type,
+            {"BertProcessing", "ByteLevel", "RobertaProcessing", "Sequence", "TemplateProcessing"});
     }
 }
 
-std::string normalizedContent(const std::vector<Form>& forms, std::string content) {
-    for (const Form f : forms)
-        content = normalize(f, content, std::vector<Span>(content.size())).text;
-    return content;
+void addDecoder(const json& stage, const std::string& where, std::vector<Decoder>& out) {
+    const std::string type = typeOf(stage, where);
+    const auto option = [&](const char* key, const char* standard) {
+        return stage.contains(key) ? textOf(stage, key, where) : std::string(standard);
+    };
+    if (type == "ByteLevel") {
+        out.push_back(ByteLevelDecoder{});
+    } else if (type == "Metaspace") {
+        const MetaspaceStage s = makeMetaspace(stage, where);
+        out.push_back(MetaspaceDecoder{codePointAt(s.replacement, 0).value,
+                                       s.prepend != MetaspaceStage::Prepend::Never});
+    } else if (type == "WordPiece") {
+        out.push_back(WordPieceDecoder{option("prefix", "##"), flag(stage, "cleanup", true)});
+    } else if (type == "BPEDecoder") {
+        out.push_back(BpeDecoder{option("suffix", "</w>")});
+    } else if (type == "CTC") {
+        out.push_back(CtcDecoder{option("pad_token", "<pad>"), option("word_delimiter_token", "|"),
+                                 flag(stage, "cleanup", true)});
+    } else if (type == "ByteFallback") {
+        out.push_back(ByteFallbackDecoder{});
+    } else if (type == "Fuse") {
+        out.push_back(FuseDecoder{});
+    } else if (type == "Strip") {
+        out.push_back(StripDecoder{character(stage, "content", where), count(stage, "start", where),
+                                   count(stage, "stop", where)});
+    } else if (type == "Replace") {
+        out.push_back(ReplaceDecoder{pattern(stage, where), textOf(stage, "content", where)});
+    } else {
+        refuse(where, type,
+               {"BPEDecoder", "ByteFallback", "ByteLevel", "CTC", "Fuse", "Metaspace", "Replace",
+                "Sequence", "Strip", "WordPiece"});
+    }
+}
+
+std::string normalizedContent(const std::vector<Normalizer>& stages, const std::string& content) {
+    Arena arena;
+    Chunk chunk{content, 0, nullptr};
+    for (const Normalizer& stage : stages) chunk = normalize(stage, chunk, arena);
+    return std::string(chunk.text);
 }
 
 /// Ids as the library gives them: the model's own for a token that it has, else running on.
@@ -198,23 +336,67 @@ void readAddedTokens(const json& list, const std::string& where, Tokenizer::Impl
     }
     std::stable_sort(read.begin(), read.end(),
                      [](const auto& a, const auto& b) { return a.first < b.first; });
-    auto next = std::int32_t(t.model.size());
+    std::set<std::string> seen;
+    auto next = std::int32_t(t.vocab().size());
     for (auto& [id, a] : read) {
-        if (std::any_of(t.added.begin(), t.added.end(),
-                        [&](const AddedToken& o) { return o.content == a.content; }))
-            continue;
-        a.id = t.model.idOf(a.content);
+        if (!seen.insert(a.content).second) continue;
+        a.id = t.vocab().idOf(a.content);
         if (a.id < 0) a.id = next;
         next = std::max(next, a.id + 1);
+        if (a.id != id)
+            t.notes.push_back("added token \"" + a.content + "\" has the id " +
+                              std::to_string(a.id) + ", not " + std::to_string(id) +
+                              " as the file says");
         a.match = a.normalized ? normalizedContent(t.normalizers, a.content) : a.content;
+        if (a.special) t.specials.insert(a.content);
         t.addedIndex.emplace(a.id, t.added.size());
         t.added.push_back(std::move(a));
     }
-    std::vector<int> raw, normalized;
-    for (std::size_t i = 0; i < t.added.size(); ++i)
-        (t.added[i].normalized ? normalized : raw).push_back(int(i));
+    std::vector<int> raw, normalized;  // of equal texts the special token wins
+    for (const bool special : {true, false})
+        for (std::size_t i = 0; i < t.added.size(); ++i)
+            if (t.added[i].special == special)
+                (t.added[i].normalized ? normalized : raw).push_back(int(i));
     t.rawMatcher = AddedTokenMatcher(t.added, raw);
     t.normalizedMatcher = AddedTokenMatcher(t.added, normalized);
+}
+
+/// Old files leave the type out.
+std::string modelType(const json& model) {
+    if (model.contains("type") && model["type"].is_string()) return model["type"];
+    if (model.contains("merges")) return "BPE";
+    if (model.contains("vocab") && model["vocab"].is_array()) return "Unigram";
+    return model.contains("continuing_subword_prefix") ? "WordPiece" : "WordLevel";
+}
+
+Model loadModel(const json& model, const std::string& where) {
+    const std::string type = modelType(model);
+    if (type == "BPE") return Bpe::load(model, where);
+    if (type == "Unigram") return Unigram::load(model, where);
+    if (type == "WordPiece") return WordPiece::load(model, where);
+    if (type == "WordLevel") return WordLevel::load(model, where);
+    refuse(where + ": model", type, {"BPE", "Unigram", "WordLevel", "WordPiece"});
+}
+
+/// Bytes need not be spelled in the byte-level alphabet when the model can take them as they are.
+void useRawBytes(Tokenizer::Impl& t) {
+    const auto* bpe = std::get_if<Bpe>(&t.model);
+    if (bpe == nullptr || !bpe->byteLevel() || t.preTokenizers.empty()) return;
+    for (PreTokenizer& p : t.preTokenizers) {
+        auto* bytes = std::get_if<ByteLevelStage>(&p);
+        if (bytes != nullptr && &p != &t.preTokenizers.back()) return;
+        if (&p != &t.preTokenizers.back()) continue;
+        t.rawBytes = bytes != nullptr;
+        if (bytes != nullptr) bytes->spell = false;
+    }
+}
+
+std::string kindOf(const Tokenizer::Impl& t) {
+    static const char* const names[] = {"BPE", "Unigram", "WordPiece", "WordLevel"};
+    std::string name = names[t.model.index()];
+    const auto* bpe = std::get_if<Bpe>(&t.model);
+    if (t.rawBytes) return "byte-level " + name;
+    return bpe != nullptr && bpe->byteFallback() ? "SentencePiece " + name : name;
 }
 
 }  // namespace
@@ -226,32 +408,24 @@ std::shared_ptr<const Tokenizer::Impl> loadTokenizer(const json& file, const std
         formatError(where, "has no \"model\": this is not a tokenizer.json");
     const json& model = file["model"];
     if (!model.is_object()) formatError(where, "\"model\" must be an object");
-    // Old files leave the type out; merges tell a BPE.
-    const std::string type =
-        model.value("type", model.contains("merges") ? std::string("BPE") : std::string("unnamed"));
-    if (type != "BPE") refuse(where + ": model", type, {"BPE (byte-level)"});
 
     auto t = std::make_shared<Tokenizer::Impl>();
     each(part("normalizer"), "normalizers", where + ": normalizer",
          [&](const json& s) { addNormalizer(s, where + ": normalizer", t->normalizers); });
     each(part("pre_tokenizer"), "pretokenizers", where + ": pre_tokenizer",
          [&](const json& s) { addPreTokenizer(s, where + ": pre_tokenizer", t->preTokenizers); });
-    if (t->preTokenizers.empty() ||
-        !std::holds_alternative<ByteLevelStage>(t->preTokenizers.back()))
-        throw Error(Errc::Unsupported,
-                    where +
-                        ": BPE without the ByteLevel pre-tokenizer (SentencePiece style) is "
-                        "not supported (supported: byte-level BPE)");
-    t->model = Bpe::load(model, where);
+    t->model = loadModel(model, where);
+    useRawBytes(*t);
+    t->kind = kindOf(*t);
     readAddedTokens(part("added_tokens"), where, *t);
     each(part("post_processor"), "processors", where + ": post_processor", [&](const json& s) {
         addPostProcessor(s, where + ": post_processor", t->postProcessors);
     });
-    each(part("decoder"), "decoders", where + ": decoder", [&](const json& s) {
-        const std::string kind = typeOf(s, where + ": decoder");
-        if (kind != "ByteLevel") refuse(where + ": decoder", kind, {"ByteLevel"});
-        t->byteLevelDecoder = true;
-    });
+    each(part("decoder"), "decoders", where + ": decoder",
+         [&](const json& s) { addDecoder(s, where + ": decoder", t->decoders); });
+    for (const char* ignored : {"truncation", "padding"})
+        if (!part(ignored).is_null())
+            t->notes.push_back(std::string("the tokenizer's ") + ignored + " is not applied");
     return t;
 }
 

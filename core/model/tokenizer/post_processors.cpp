@@ -14,6 +14,7 @@ void append(Encoding& to, Encoding&& from) {
     move(to.offsets, from.offsets);
     move(to.special, from.special);
     move(to.typeIds, from.typeIds);
+    move(to.words, from.words);
 }
 
 Encoding specialTokens(const std::vector<std::int32_t>& ids, const std::vector<std::string>& tokens,
@@ -24,6 +25,7 @@ Encoding specialTokens(const std::vector<std::int32_t>& ids, const std::vector<s
     e.offsets.resize(ids.size());
     e.special.assign(ids.size(), 1);
     e.typeIds.assign(ids.size(), typeId);
+    e.words.assign(ids.size(), -1);
     return e;
 }
 
@@ -43,7 +45,7 @@ void trimOffsets(Encoding& e, bool addPrefixSpace) {
             Index(std::find(space.rbegin(), space.rend(), false) - space.rbegin());
         TokenOffset& o = e.offsets[i];
         if (leading > 0) {
-            if ((i == 0 || o.begin == 0) && addPrefixSpace) --leading;
+            if ((i == 0 || o.begin == 0) && addPrefixSpace && leading == 1) leading = 0;
             o.begin = std::min(o.begin + leading, o.end);
         }
         if (trailing > 0 && o.end >= trailing) o.end = std::max(o.end - trailing, o.begin);
@@ -70,18 +72,24 @@ void apply(const TemplateStage& s, std::vector<Encoding>& texts, bool addSpecial
     texts = std::move(out);
 }
 
-void apply(const RobertaStage& s, std::vector<Encoding>& texts, bool addSpecial) {
-    for (Encoding& e : texts) {
-        if (s.trimOffsets) trimOffsets(e, s.addPrefixSpace);
-        std::fill(e.typeIds.begin(), e.typeIds.end(), std::uint8_t{0});  // pairs too
-    }
+void apply(const ClsSepStage& s, std::vector<Encoding>& texts, bool addSpecial) {
+    if (s.roberta)
+        for (Encoding& e : texts) {
+            if (s.trimOffsets) trimOffsets(e, s.addPrefixSpace);
+            std::fill(e.typeIds.begin(), e.typeIds.end(), std::uint8_t{0});  // pairs too
+        }
     if (!addSpecial) return;
     for (std::size_t i = 0; i < texts.size(); ++i) {
-        // <s> A </s>, and </s> B </s> behind it
-        Encoding e = i == 0 ? specialTokens({s.cls}, {s.clsToken}, 0)
-                            : specialTokens({s.sep}, {s.sepToken}, 0);
+        // What an earlier stage marked as special is ordinary text to this one.
+        std::fill(texts[i].special.begin(), texts[i].special.end(), std::uint8_t{0});
+        const auto typeId = std::uint8_t(i > 0 && !s.roberta ? 1 : 0);
+        Encoding e;
+        if (i == 0)
+            e = specialTokens({s.cls}, {s.clsToken}, 0);
+        else if (s.roberta)
+            e = specialTokens({s.sep}, {s.sepToken}, 0);
         append(e, std::move(texts[i]));
-        append(e, specialTokens({s.sep}, {s.sepToken}, 0));
+        append(e, specialTokens({s.sep}, {s.sepToken}, typeId));
         texts[i] = std::move(e);
     }
 }

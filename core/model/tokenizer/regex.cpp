@@ -3,6 +3,9 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
+#include <cctype>
+
 #include "core/model/tokenizer/unicode.h"
 #include "kernels/base/error.h"
 
@@ -12,9 +15,20 @@ namespace {
 // White_Space. PCRE2's own \s also takes U+180E.
 constexpr std::string_view kSpace =
     R"(\t-\r\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-// PCRE2 10.42 leaves the marks out of \w.
-constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// PCRE2 10.42 leaves the marks out of \w; Oniguruma takes the superscript digits and fractions in.
+constexpr std::string_view kWord =
+    R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 constexpr std::string_view kHex = "0-9a-fA-F";
+/// POSIX classes that Oniguruma defines by Unicode properties, and PCRE2 by others.
+constexpr std::pair<std::string_view, std::string_view> kPosix[] = {
+    {"alpha", R"(\p{Alphabetic})"},
+    {"alnum", R"(\p{Alphabetic}\p{Nd})"},
+    {"space", kSpace},
+    {"word", kWord},
+    {"upper", R"(\p{Uppercase})"},
+    {"digit", R"(\p{Nd})"},
+    {"lower", R"(\p{Lowercase})"},
+    {"xdigit", kHex}};
 
 std::string errorText(int code) {
     PCRE2_UCHAR buffer[256] = {};
@@ -57,39 +71,139 @@ struct Regex::Code {
     }
 };
 
-std::string translatePattern(std::string_view p) {
-    std::string out;
-    int inClass = 0;
-    for (std::size_t i = 0; i < p.size(); ++i) {
+namespace {
+
+/// What `\s`, `\w`, `\h` and their negations mean, as members of a class; empty: nothing special.
+std::string_view setOf(char c) {
+    return c == 's' || c == 'S'   ? kSpace
+           : c == 'w' || c == 'W' ? kWord
+           : c == 'h' || c == 'H' ? kHex
+                                  : std::string_view();
+}
+bool negates(char c) {
+    return c == 'S' || c == 'W' || c == 'H';
+}
+
+/// `\b` (or `\B`, where it is not) by our own `\w`.
+std::string wordBoundary(bool boundary) {
+    const std::string word = "[" + std::string(kWord) + "])";
+    const char *same = boundary ? "(?!" : "(?=", *other = boundary ? "(?=" : "(?!";
+    return "(?:(?<=" + word + same + word + "|(?<!" + word + other + word + ")";
+}
+
+/// Reads a character class whose '[' is at `i`, leaves `i` behind its ']', and gives an expression
+/// that matches one character. PCRE2 knows neither classes in classes nor `&&`.
+std::string translateClass(std::string_view p, std::size_t& i, int depth, const std::string& what) {
+    if (depth > 8)
+        throw Error(Errc::Unsupported, what + ": its regular expression nests classes too deeply");
+    const bool negated = p.substr(i + 1).starts_with('^');
+    i += negated ? 2 : 1;
+    std::vector<std::string> operands;  // of &&
+    std::string plain, others;          // members, and alternatives that are no members
+    bool simple = true;
+    const auto finish = [&] {
+        const std::string set = plain.empty() ? std::string() : "[" + plain + "]";
+        operands.push_back(others.empty() ? set
+                                          : "(?:" + set + (set.empty() ? "" : "|") + others + ")");
+        plain.clear();
+        others.clear();
+    };
+    const auto addOther = [&](const std::string& expression) {
+        others += (others.empty() ? "" : "|") + expression;
+        simple = false;
+    };
+    for (bool first = true; i < p.size() && (p[i] != ']' || first); first = false) {
         if (p[i] == '\\' && i + 1 < p.size()) {
-            const char c = p[++i];
-            const std::string_view set = c == 's' || c == 'S'   ? kSpace
-                                         : c == 'w' || c == 'W' ? kWord
-                                         : c == 'h' || c == 'H' ? kHex
-                                                                : std::string_view();
-            const bool negated = c == 'S' || c == 'W' || c == 'H';
-            if (set.empty())
-                out.append({'\\', c});
-            else if (inClass > 0 && !negated)
-                out.append(set);
-            else if (inClass > 0)
-                out.append({'\\', c});  // PCRE2's own; no set can say it there
+            const char c = p[i + 1];
+            if (setOf(c).empty())
+                plain.append({'\\', c});
+            else if (negates(c))
+                addOther("[^" + std::string(setOf(c)) + "]");
             else
-                out.append(negated ? "[^" : "[").append(set).append("]");
-            continue;
+                plain += setOf(c);
+            i += 2;
+        } else if (p[i] == '[' && p.substr(i, 2) == "[:" &&
+                   p.find(":]", i) != std::string_view::npos) {
+            const std::size_t end = p.find(":]", i) + 2;
+            const std::string_view name = p.substr(i + 2, end - i - 4);
+            const auto* known = std::find_if(std::begin(kPosix), std::end(kPosix),
+                                             [&](const auto& k) { return k.first == name; });
+            plain += known == std::end(kPosix) ? p.substr(i, end - i) : known->second;
+            i = end;
+        } else if (p[i] == '[') {
+            addOther(translateClass(p, i, depth + 1, what));
+        } else if (p.substr(i, 2) == "&&") {
+            finish();
+            simple = false;
+            i += 2;
+        } else {
+            if (p[i] == ']') plain += '\\';  // directly behind the opening it is a member
+            plain += p[i++];
         }
-        if (p[i] == '[' && inClass == 0)
-            inClass = 1;
-        else if (p[i] == ']' && inClass > 0)
-            inClass = 0;
-        out += p[i];
-        // A ']' directly behind the opening (and its ^) is a member, not the end.
-        if (p[i] == '[' && inClass == 1) {
-            if (i + 1 < p.size() && p[i + 1] == '^') out += p[++i];
-            if (i + 1 < p.size() && p[i + 1] == ']') {
-                out += "\\]";
+    }
+    if (i >= p.size())
+        throw Error(Errc::Unsupported, what + ": its regular expression has an open class");
+    ++i;
+    if (simple) return (negated ? "[^" : "[") + plain + "]";
+    finish();
+    std::string all = "(?:";
+    for (std::size_t k = 0; k < operands.size(); ++k) {
+        if (operands[k].empty())
+            throw Error(Errc::Unsupported, what + ": its regular expression has an empty class");
+        all += k + 1 < operands.size() ? "(?=" + operands[k] + ")" : operands[k];
+    }
+    all += ")";
+    return negated ? "(?:(?!" + all + ")(?s:.))" : all;
+}
+
+}  // namespace
+
+std::string translatePattern(std::string_view p, const std::string& what) {
+    std::string out;
+    std::size_t atom = 0;             // where the last atom begins in `out`
+    std::vector<std::size_t> groups;  // where the open groups begin
+    for (std::size_t i = 0; i < p.size();) {
+        if (p[i] == '\\' && i + 1 < p.size()) {
+            const char c = p[i + 1];
+            atom = out.size();
+            if (c == 'b' || c == 'B')  // where \w begins or ends, and where not
+                out += wordBoundary(c == 'b');
+            else if (setOf(c).empty())
+                out.append({'\\', c});
+            else
+                out.append(negates(c) ? "[^" : "[").append(setOf(c)).append("]");
+            i += 2;
+            if ((c == 'p' || c == 'P' || c == 'x') && i < p.size() && p[i] == '{')
+                while (i < p.size() && out.back() != '}') out += p[i++];
+        } else if (p[i] == '[') {
+            atom = out.size();
+            out += translateClass(p, i, 0, what);
+        } else if (p.substr(i, 2) == "(?") {
+            groups.push_back(out.size());
+            out += "(?";
+            i += 2;
+            // Ruby's (?m) lets the dot match newlines: that is (?s) here.
+            for (; i < p.size() && (std::isalpha(static_cast<unsigned char>(p[i])) || p[i] == '-');
+                 ++i)
+                out += p[i] == 'm' ? 's' : p[i];
+        } else if (const std::size_t end = p.find_first_not_of("0123456789,", i + 1);
+                   p[i] == '{' && end != std::string_view::npos && p[end] == '}') {
+            out += p.substr(i, end + 1 - i);
+            i = end + 1;
+            if (i < p.size() && p[i] == '+') {  // repeats the whole, not possessive as in PCRE2
+                out.insert(atom, "(?:").append(")+");
                 ++i;
             }
+        } else {
+            const char c = p[i++];
+            if (c == '(') groups.push_back(out.size());
+            if (c == ')' && !groups.empty()) {
+                atom = groups.back();
+                groups.pop_back();
+            } else if (c != '?' && c != '*' && c != '+') {
+                atom = out.size();
+            }
+            out += c;
         }
     }
     return out;
@@ -98,22 +212,9 @@ std::string translatePattern(std::string_view p) {
 Regex::Regex(std::string_view pattern, const std::string& what) {
     if (firstInvalidUtf8(pattern) != std::string_view::npos)
         throw Error(Errc::Format, what + ": its regular expression is not UTF-8");
-    // A class inside a class means union in Oniguruma and is just a '[' for PCRE2.
-    int inClass = 0;
-    for (std::size_t i = 0; i < pattern.size(); ++i) {
-        if (pattern[i] == '\\')
-            ++i;
-        else if (pattern[i] == ']')
-            inClass = 0;
-        else if (inClass > 0 && (pattern.substr(i, 2) == "&&" ||
-                                 (pattern[i] == '[' && pattern.substr(i, 2) != "[:")))
-            throw Error(Errc::Unsupported,
-                        what + ": its regular expression has nested character classes");
-        else if (pattern[i] == '[')
-            inClass = 1;
-    }
     // Ruby syntax: ^ and $ always match at lines.
-    m_code = std::make_shared<Code>(translatePattern(pattern), PCRE2_UCP | PCRE2_MULTILINE, what);
+    m_code =
+        std::make_shared<Code>(translatePattern(pattern, what), PCRE2_UCP | PCRE2_MULTILINE, what);
 }
 
 Regex Regex::literal(std::string_view text, const std::string& what) {
@@ -126,10 +227,17 @@ Regex Regex::literal(std::string_view text, const std::string& what) {
 
 std::vector<std::pair<std::size_t, std::size_t>> Regex::find(std::string_view s) const {
     std::vector<std::pair<std::size_t, std::size_t>> out;
-    const MatchData data(pcre2_match_data_create(1, nullptr));
-    const MatchContext context(pcre2_match_context_create(nullptr));
-    const JitStack stack(pcre2_jit_stack_create(32 << 10, 8 << 20, nullptr));
-    pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
+    if (s.empty()) return out;  // as in the library: nothing matches in nothing
+    // Making these costs more than most matches: one set per thread.
+    struct Scratch {
+        MatchData data{pcre2_match_data_create(1, nullptr)};
+        MatchContext context{pcre2_match_context_create(nullptr)};
+        JitStack stack{pcre2_jit_stack_create(32 << 10, 8 << 20, nullptr)};
+        Scratch() { pcre2_jit_stack_assign(context.get(), nullptr, stack.get()); }
+    };
+    thread_local const Scratch scratch;
+    const MatchData& data = scratch.data;
+    const MatchContext& context = scratch.context;
     const auto* subject = reinterpret_cast<PCRE2_SPTR>(s.data());
     std::size_t from = 0, lastEnd = std::size_t(-1);
     while (from <= s.size()) {

@@ -28,7 +28,9 @@ private:
     std::shared_ptr<const Code> m_code;
 };
 
-/// The pattern as PCRE2 wants it: `\s` is White_Space, `\w` holds marks, `\h` is a hex digit.
-std::string translatePattern(std::string_view onigurumaPattern);
+/// The pattern as PCRE2 wants it: `\s` is White_Space, `\w` holds marks, `\h` is a hex digit,
+/// `[a[bc]]` a union, `[a-z&&[^b]]` an intersection, `{1,3}+` a repetition, `(?m)` is `(?s)`.
+/// @throws Error(Unsupported) on classes that are open or empty
+std::string translatePattern(std::string_view onigurumaPattern, const std::string& what);
 
 }  // namespace sparsight::text

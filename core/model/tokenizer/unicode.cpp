@@ -3,8 +3,10 @@
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>
 #include <unicode/unistr.h>
+#include <unicode/uscript.h>
 
 #include <algorithm>
+#include <array>
 
 #include "kernels/base/error.h"
 
@@ -66,12 +68,34 @@ const icu::Normalizer2& instance(Form form) {
     return *n;
 }
 
-/// A character on its way through normalisation. `change`: 1 = it was added, -n = n characters of
-/// the input disappeared in it.
-struct Moving {
-    char32_t c;
-    int change;
+bool printable(unsigned b) {
+    return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+}
+
+struct Alphabet {
+    std::array<char32_t, 256> chars{};
+    std::array<int, 512> bytes{};
+    Alphabet() {
+        bytes.fill(-1);
+        char32_t next = 0x100;
+        for (unsigned b = 0; b < 256; ++b) {
+            chars[b] = printable(b) ? char32_t(b) : next++;
+            bytes[chars[b]] = int(b);
+        }
+    }
 };
+const Alphabet kAlphabet;
+
+/// True when the character was in Unicode `major` already.
+bool inUnicode(char32_t c, std::uint8_t major) {
+    UVersionInfo age;
+    u_charAge(UChar32(c), age);
+    return age[0] > 0 && (age[0] < major || (age[0] == major && age[1] == 0));
+}
+
+bool hasCategory(char32_t c, std::uint32_t mask) {
+    return (U_GET_GC_MASK(UChar32(c)) & mask) != 0;
+}
 
 std::vector<Moving> decompose(const icu::Normalizer2& n, std::string_view s) {
     std::vector<Moving> out;
@@ -93,7 +117,9 @@ std::vector<Moving> decompose(const icu::Normalizer2& n, std::string_view s) {
     for (std::size_t i = 0; i < s.size();) {
         const CodePoint p = codePointAt(s, i);
         i += p.bytes;
-        if (p.value < 0x80 || !n.getDecomposition(UChar32(p.value), parts)) {
+        // The library's tables are of Unicode 11.
+        if (p.value < 0x80 || !n.getDecomposition(UChar32(p.value), parts) ||
+            (p.value >= 0x32ff && !inUnicode(p.value, 11))) {
             push(p.value, 0);
             continue;
         }
@@ -152,6 +178,12 @@ CodePoint lastCodePoint(std::string_view s) {
     return codePointAt(s, i);
 }
 
+std::size_t countCodePoints(std::string_view s) {
+    return std::size_t(std::count_if(s.begin(), s.end(), [](char c) {
+        return (static_cast<unsigned char>(c) & 0xc0u) != 0x80u;
+    }));
+}
+
 void appendUtf8(std::string& out, char32_t c) {
     const auto put = [&](char32_t v) { out += static_cast<char>(static_cast<unsigned char>(v)); };
     if (c < 0x80) return put(c);
@@ -198,12 +230,41 @@ bool isWhiteSpace(char32_t c) {
 }
 
 bool isNumeric(char32_t c) {
-    return (U_GET_GC_MASK(UChar32(c)) & U_GC_N_MASK) != 0;
+    return hasCategory(c, U_GC_N_MASK);
+}
+
+bool isMark(char32_t c) {
+    return c >= 0x300 && hasCategory(c, U_GC_M_MASK) && inUnicode(c, 9);
+}
+
+bool isPunctuation(char32_t c) {
+    if (c < 0x80)
+        return (c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) ||
+               (c >= 123 && c <= 126);
+    if (c == 0x166d || c == 0x111c9) return true;  // symbols today, punctuation then
+    return hasCategory(c, U_GC_P_MASK) && inUnicode(c, 8);
+}
+
+bool isOther(char32_t c) {
+    return hasCategory(c, U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CO_MASK) && inUnicode(c, 8);
+}
+
+bool isNonspacingMark(char32_t c) {
+    return c >= 0x300 && hasCategory(c, U_GC_MN_MASK) && inUnicode(c, 8);
+}
+
+int scriptClass(char32_t c) {
+    if (c == U' ' || !inUnicode(c, 9)) return 0;
+    UErrorCode status = U_ZERO_ERROR;
+    const int script = uscript_getScript(UChar32(c), &status);
+    if (U_FAILURE(status) || script == USCRIPT_UNKNOWN) return 0;
+    const bool kana = script == USCRIPT_HIRAGANA || script == USCRIPT_KATAKANA || c == 0x30fc;
+    return 1 + (kana ? int(USCRIPT_HAN) : script);
 }
 
 bool isWord(char32_t c) {
     return u_isUAlphabetic(UChar32(c)) || u_hasBinaryProperty(UChar32(c), UCHAR_JOIN_CONTROL) ||
-           (U_GET_GC_MASK(UChar32(c)) & (U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK)) != 0;
+           hasCategory(c, U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK);
 }
 
 bool isNormalized(Form form, std::string_view s) {
@@ -213,27 +274,75 @@ bool isNormalized(Form form, std::string_view s) {
     return U_SUCCESS(status) && yes;
 }
 
-Normalized normalize(Form form, std::string_view s, const std::vector<Span>& spans) {
+std::vector<Moving> normalForm(Form form, std::string_view s) {
     const icu::Normalizer2& n = instance(form);
-    std::vector<Moving> moving = decompose(n, s);
-    if (form == Form::NFC || form == Form::NFKC) moving = compose(n, moving);
-    Normalized out;
-    out.text.reserve(s.size());
-    out.spans.reserve(s.size());
-    std::size_t at = 0;  // in s: the next character that is to be replaced
-    const auto skip = [&] {
-        if (at < s.size()) at += codePointAt(s, at).bytes;
-    };
-    for (const Moving& m : moving) {
-        Span span;
-        if (m.change > 0) {
-            if (at > 0) span = spans[at - 1];
+    std::vector<Moving> out = decompose(n, s);
+    return form == Form::NFC || form == Form::NFKC ? compose(n, out) : out;
+}
+
+std::vector<Moving> lowerCase(std::string_view s) {
+    std::vector<Moving> out;
+    out.reserve(s.size());
+    for (std::size_t i = 0; i < s.size();) {
+        const CodePoint p = codePointAt(s, i);
+        i += p.bytes;
+        if (p.value == 0x130) {
+            out.push_back({U'i', 0});
+            out.push_back({0x307, 1});
         } else {
-            span = spans[std::min(at, s.size() - 1)];
-            for (int k = 0; k <= -m.change; ++k) skip();
+            out.push_back({char32_t(u_tolower(UChar32(p.value))), 0});
         }
-        appendUtf8(out.text, m.c);
-        out.spans.resize(out.text.size(), span);
+    }
+    return out;
+}
+
+void transform(Normalized& n, const std::vector<Moving>& made, std::size_t skipped) {
+    std::string text;
+    std::vector<Span> spans;
+    text.reserve(n.text.size());
+    spans.reserve(n.text.size());
+    std::size_t at = 0;  // the next character that is to be replaced
+    const auto advance = [&](std::size_t count) {
+        for (; count > 0 && at < n.text.size(); --count) at += codePointAt(n.text, at).bytes;
+    };
+    advance(skipped);
+    for (const Moving& m : made) {
+        Span span{n.origin, n.origin};
+        if (m.change > 0) {
+            if (at > 0) span = n.spans[at - 1];
+        } else {
+            if (!n.spans.empty()) span = n.spans[std::min(at, n.spans.size() - 1)];
+            advance(std::size_t(1 - m.change));
+        }
+        appendUtf8(text, m.c);
+        spans.resize(text.size(), span);
+    }
+    n.text = std::move(text);
+    n.spans = std::move(spans);
+}
+
+char32_t byteToChar(unsigned char byte) {
+    return kAlphabet.chars[byte];
+}
+int charToByte(char32_t c) {
+    return c < 512 ? kAlphabet.bytes[c] : -1;
+}
+
+std::string spellBytes(std::string_view bytes) {
+    std::string out;
+    out.reserve(2 * bytes.size());
+    for (const char c : bytes) appendUtf8(out, byteToChar(static_cast<unsigned char>(c)));
+    return out;
+}
+
+std::string tokenBytes(std::string_view token) {
+    std::string out;
+    for (std::size_t i = 0; i < token.size();) {
+        const CodePoint p = codePointAt(token, i);
+        const int b = charToByte(p.value);
+        if (b < 0) return std::string(token);
+        out += static_cast<char>(static_cast<unsigned char>(b));
+        i += p.bytes;
     }
     return out;
 }

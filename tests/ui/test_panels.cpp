@@ -1,0 +1,133 @@
+// The mask panel and the fields made from a method's parameters.
+#include <QCheckBox>
+#include <QLabel>
+#include <QLineEdit>
+#include <QSignalSpy>
+#include <QSlider>
+#include <QTest>
+
+#include "ui/document.h"
+#include "ui/engine.h"
+#include "ui/panels/mask_panel.h"
+#include "ui/panels/param_editor.h"
+#include "ui/shell/theme.h"
+
+using namespace sparsight;
+using namespace sparsight::ui;
+
+namespace {
+
+constexpr Index kTokens = 1500;
+
+double numberOf(const MethodSpec& spec, const char* name) {
+    const auto at = spec.params.numbers.find(name);
+    return at == spec.params.numbers.end() ? -1 : at->second;
+}
+
+sessions::CaptureInfo capture() {
+    sessions::CaptureInfo c;
+    c.config.layers = 1;
+    c.config.heads = c.config.kvHeads = 2;
+    c.layersDone = {0};
+    c.tokenIds.assign(std::size_t(kTokens), 1);
+    return c;
+}
+
+}  // namespace
+
+class TestPanels : public QObject {
+    Q_OBJECT
+
+private slots:
+    void initTestCase() { applyTheme(ThemeChoice::Dark); }
+
+    void aStepOfTheSliderIsAWholeStepOfTheValue() {
+        ParamEditor editor;
+        QSignalSpy edited(&editor, &ParamEditor::edited);
+        editor.setSpec(parseMethod("vertical-slash:vertical=16,slash=64,block=64"), kTokens);
+        editor.show();
+        auto* vertical = editor.findChild<QSlider*>(QStringLiteral("slider_vertical"));
+        // On the logarithmic scale one position is far less than a token here.
+        QTest::keyClick(vertical, Qt::Key_Right);
+        QCOMPARE(numberOf(editor.spec(), "vertical"), 17.0);
+        QTest::keyClick(vertical, Qt::Key_Left);
+        QCOMPARE(numberOf(editor.spec(), "vertical"), 16.0);
+        // A value that must be a multiple stays one, wherever the slider is dropped.
+        auto* block = editor.findChild<QSlider*>(QStringLiteral("slider_block"));
+        for (const int position : {100, 400, 600, 1000}) {
+            block->setSliderDown(true);
+            block->setValue(position);
+            block->setSliderDown(false);
+            const double value = numberOf(editor.spec(), "block");
+            QVERIFY2(value == 64 || value == 128, qPrintable(QString::number(value)));
+        }
+        QCOMPARE(numberOf(editor.spec(), "block"), 128.0);
+        QVERIFY(!edited.empty());
+    }
+
+    void aTypedValueMayHaveItsUnit() {
+        ParamEditor editor;
+        editor.setSpec(parseMethod("a-shape:sink=4,window=256"), kTokens);
+        auto* window = editor.findChild<QLineEdit*>(QStringLiteral("param_window"));
+        QCOMPARE(window->text(), QStringLiteral("256 tokens"));
+        for (const auto& [typed, value] :
+             {std::pair("1,024 tokens", 1024.0), std::pair("32", 32.0), std::pair("much", 32.0)}) {
+            window->setText(QLatin1String(typed));
+            emit window->editingFinished();
+            QCOMPARE(numberOf(editor.spec(), "window"), value);
+        }
+        QCOMPARE(window->text(), QStringLiteral("32 tokens"));
+    }
+
+    void everyFieldFollowsAChangeFromOutside() {
+        ParamEditor editor;
+        QSignalSpy edited(&editor, &ParamEditor::edited);
+        editor.setSpec(parseMethod("antidiagonal:released=1"), kTokens);
+        auto* released = editor.findChild<QCheckBox*>(QStringLiteral("param_released"));
+        QVERIFY(released->isChecked());
+        editor.setSpec(parseMethod("antidiagonal:released=0,threshold=0.5"), kTokens);
+        QVERIFY(!released->isChecked());
+        QCOMPARE(editor.findChild<QLineEdit*>(QStringLiteral("param_threshold"))->text(),
+                 QStringLiteral("0.5"));
+        editor.setSpec(parseMethod("retrieval-heads:heads=6.5"), kTokens);
+        auto* heads = editor.findChild<QLineEdit*>(QStringLiteral("param_heads"));
+        QCOMPARE(heads->text(), QStringLiteral("6.5"));
+        editor.setSpec(parseMethod("retrieval-heads"), kTokens);
+        QCOMPARE(heads->text(), QString());
+        QVERIFY(edited.empty());  // showing is no edit
+    }
+
+    void aLayerShowsWhetherItsNumbersAreOfItsRule() {
+        Document document;
+        Engine engine;
+        MaskPanel panel(&document, &engine);
+        document.setMasks({maskLayer("a-shape"), maskLayer("dense")});
+        document.openCapture(nullptr, capture());
+        document.setActiveMask(0);
+        auto* recall = panel.findChild<QLabel*>(QStringLiteral("maskRecall0"));
+        auto* card = panel.findChild<QLabel*>(QStringLiteral("cardRecall"));
+        auto* note = panel.findChild<QLabel*>(QStringLiteral("maskNote"));
+        QCOMPARE(recall->text(), QStringLiteral("…"));
+        auto metrics = std::make_shared<MaskMetrics>();
+        metrics->recall = 0.75;
+        document.setMetrics(0, metrics);
+        QCOMPARE(recall->text(), QStringLiteral("0.750"));
+        QVERIFY(!document.metricsStale(0) && !recall->property("stale").toBool());
+        document.setMaskSpec(0, parseMethod("a-shape:window=32"));
+        QCOMPARE(card->text(), QStringLiteral("0.750"));  // does not flicker, but steps back
+        QVERIFY(document.metricsStale(0));
+        QVERIFY(recall->property("stale").toBool() && card->property("stale").toBool());
+        document.failMask(0, QStringLiteral("the layer 0 is damaged: capture it again"));
+        QVERIFY(!document.metrics(0));
+        QCOMPARE(recall->text(), QStringLiteral("failed"));
+        QCOMPARE(card->text(), QStringLiteral("–"));
+        QCOMPARE(note->text(), document.maskFailure(0));
+        document.setMetrics(0, metrics);
+        QCOMPARE(document.maskFailure(0), QString());
+        QCOMPARE(recall->text(), QStringLiteral("0.750"));
+        QVERIFY(!recall->property("stale").toBool());
+    }
+};
+
+QTEST_MAIN(TestPanels)
+#include "test_panels.moc"
