@@ -70,12 +70,25 @@ QString Document::sessionName() const {
 
 namespace {
 
+/// The characters of a token, with the white space before it that belongs to no token (WordPiece
+/// drops it), so that the pieces in a row read as the prompt. A token that lies at the head of the
+/// next one (SentencePiece's lone space mark) stands for that white space only.
 QString pieceOf(const std::string& text, const std::vector<TokenOffset>& offsets, Index token) {
     if (token < 0 || std::size_t(token) >= offsets.size()) return {};
-    const TokenOffset& at = offsets[std::size_t(token)];
+    const auto i = std::size_t(token);
+    const TokenOffset& at = offsets[i];
     if (at.byteBegin < 0 || at.byteEnd > Index(text.size()) || at.byteBegin >= at.byteEnd)
         return {};
-    return QString::fromUtf8(text.data() + at.byteBegin, at.byteEnd - at.byteBegin);
+    const Index before = i > 0 ? offsets[i - 1].byteEnd : at.byteBegin;
+    Index begin = at.byteBegin, end = at.byteEnd;
+    if (before >= 0 && before < begin &&
+        std::all_of(text.begin() + before, text.begin() + begin,
+                    [](char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }))
+        begin = before;
+    if (begin < at.byteBegin && i + 1 < offsets.size() &&
+        offsets[i + 1].byteBegin == at.byteBegin && offsets[i + 1].byteEnd > at.byteEnd)
+        end = at.byteBegin;
+    return QString::fromUtf8(text.data() + begin, end - begin);
 }
 
 QString sequenceText(const Document& document, Sequence sequence, Index token) {

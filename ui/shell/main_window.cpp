@@ -122,9 +122,8 @@ QString MainWindow::dataFolder() const {
 
 void MainWindow::startMasks() {
     std::vector<MaskLayer> masks;
-    for (const char* text :
-         {"a-shape:sink=4,window=256", "vertical-slash:vertical=16,slash=64", "antidiagonal",
-          "retrieval-heads:sink=4,window=256", "oracle-blocks"}) {
+    for (const char* text : {"a-shape:sink=4,window=256", "vertical-slash:vertical=16,slash=64",
+                             "antidiagonal", kRetrievalLayer, "oracle-blocks"}) {
         MaskLayer layer = maskLayer(text);
         layer.visible = masks.size() < 2;
         masks.push_back(layer);

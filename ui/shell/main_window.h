@@ -40,6 +40,9 @@ class TourPanel;
 enum class Layout { Overview, Inspect, Compare, Plan };
 inline constexpr std::array<const char*, 4> kLayoutNames{"Overview", "Inspect", "Compare", "Plan"};
 
+/// The standard layer of the method that only a needle prompt can answer for.
+inline constexpr const char* kRetrievalLayer = "retrieval-heads:sink=4,window=256";
+
 /// The window: it makes the document, the engine and the panels, and owns every command.
 class MainWindow : public QMainWindow {
     Q_OBJECT

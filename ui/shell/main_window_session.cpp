@@ -266,6 +266,14 @@ void MainWindow::restoreUiState() {
         } else if (masks.size() == 1 && masks.front().spec.id == "oracle-blocks") {
             startMasks();
         }
+        if (!m_document.capture().truth) {
+            // The standard layer picks heads by retrieval score, which takes a needle to know.
+            std::vector<MaskLayer> kept = m_document.masks();
+            std::erase_if(kept, [](const MaskLayer& layer) {
+                return layer.spec == parseMethod(kRetrievalLayer);
+            });
+            if (kept.size() != m_document.masks().size()) m_document.setMasks(std::move(kept));
+        }
         return;
     }
     const QJsonObject state = QJsonDocument::fromJson(QByteArray::fromStdString(*stored)).object();
