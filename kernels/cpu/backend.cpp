@@ -92,8 +92,9 @@ private:
         return m_work[std::size_t(context.worker())];
     }
     std::vector<Index> sharing(std::vector<const WorkItem*>& items, Index group) const;
+    enum class Look { Never, AtHeads, AtRows };
     std::vector<Rows> floatRows(const TensorView& x, Index heads, Index rows, Index width,
-                                bool wantBad, Scratch& copy, const Job& job);
+                                Look look, Scratch& copy, const Job& job);
 
     const std::string_view m_id;
     ThreadPool m_pool;
@@ -116,16 +117,18 @@ private:
     std::unique_lock<std::timed_mutex> m_lock;
 };
 
-/// Makes `heads` heads of x readable as float rows and looks for NaN and Inf in them.
+/// Makes `heads` heads of x readable as float rows and looks for NaN and Inf in them: not at all,
+/// in each head, or also in which of its rows.
 std::vector<Rows> CpuSimd::floatRows(const TensorView& x, Index heads, Index rows, Index width,
-                                     bool wantBad, Scratch& copy, const Job& job) {
+                                     Look look, Scratch& copy, const Job& job) {
     std::vector<Rows> out(static_cast<std::size_t>(heads));
     const bool inPlace = x.t == DType::F32;
     float* to = inPlace ? nullptr : copy.get(std::size_t(heads * rows * width));
     const Index parts = ceilDiv(rows, kCopyRows);
     std::vector<std::uint8_t> finite(std::size_t(heads * parts), 1);
+    const bool nothingToDo = inPlace && look == Look::Never;
     m_pool.run(
-        heads * parts,
+        nothingToDo ? 0 : heads * parts,
         [&](Index task, TaskContext& context) {
             context.check();
             const Index h = task / parts, first = task % parts * kCopyRows;
@@ -135,7 +138,8 @@ std::vector<Rows> CpuSimd::floatRows(const TensorView& x, Index heads, Index row
                 if (!inPlace) m_simd.widen(row, x.t, width, to + (h * rows + n) * width);
                 const float* values =
                     inPlace ? static_cast<const float*>(row) : to + (h * rows + n) * width;
-                if (!m_simd.finite(values, width)) finite[std::size_t(task)] = 0;
+                if (look != Look::Never && !m_simd.finite(values, width))
+                    finite[std::size_t(task)] = 0;
             }
         },
         Job({}, [&job] { return job.stopAsked(); }));
@@ -145,7 +149,7 @@ std::vector<Rows> CpuSimd::floatRows(const TensorView& x, Index heads, Index row
         head.stride = inPlace ? x.sn : width;
         for (Index part = 0; part < parts; ++part)
             head.finite = head.finite && finite[std::size_t(h * parts + part)];
-        if (head.finite || !wantBad) continue;
+        if (head.finite || look != Look::AtRows) continue;
         head.bad.resize(std::size_t(rows));
         for (Index n = 0; n < rows; ++n)
             head.bad[std::size_t(n)] = !m_simd.finite(head.p + n * head.stride, width);
@@ -230,51 +234,75 @@ Report CpuSimd::attend(const Problem& p, const TensorView& q, const TensorView& 
                 y.p = static_cast<const char*>(y.p) + batch * x.sb * bytesOf(x.t);
                 return y;
             };
-            if (!few) {
-                kRows = floatRows(at(k, first), heads, p.Nk, p.d, false, kCopy, job);
-                if (v) vRows = floatRows(at(*v, first), heads, p.Nk, p.dv, true, vCopy, job);
-            }
+            // Looking for NaN and Inf reads all keys and values once more than needed; most layers
+            // hold none. Where that shows while working, it is looked for and those items are done
+            // again. 16-bit rows are read to be widened anyway.
+            const bool lookLater = !copies;
+            const auto readRows = [&](bool look) {
+                kRows = floatRows(at(k, first), heads, p.Nk, p.d,
+                                  look ? Look::AtHeads : Look::Never, kCopy, job);
+                if (v)
+                    vRows = floatRows(at(*v, first), heads, p.Nk, p.dv,
+                                      look ? Look::AtRows : Look::Never, vCopy, job);
+            };
+            if (!few) readRows(!lookLater);
             items.clear();
             for (const WorkItem& item : plan.work)
                 if (item.head / group >= first && item.head / group < first + heads)
                     items.push_back(&item);
             const std::vector<Index> ends = few ? sharing(items, group) : std::vector<Index>();
+            std::vector<std::vector<Index>> again(static_cast<std::size_t>(threads()));
+            bool unchecked = !few && lookLater;
+            const auto work = [&](Index task, TaskContext& context) {
+                const Index begin = !few ? task : task > 0 ? ends[std::size_t(task - 1)] : 0;
+                const Index end = few ? ends[std::size_t(task)] : task + 1;
+                const WorkItem& item = *items[std::size_t(begin)];
+                const Index kv = item.head / group;
+                std::vector<Head> members;
+                std::vector<cpu::ForwardOut> outs;
+                for (Index i = begin; i < end; ++i) {
+                    Head& head = members.emplace_back();
+                    head.problem = &p;
+                    head.head = items[std::size_t(i)]->head;
+                    head.q = at(q, head.head);
+                    head.kRaw = at(k, kv);
+                    if (v) head.vRaw = at(*v, kv);
+                    outs.push_back(outputOf(batch, head.head));
+                    if (few) continue;
+                    const Rows& rows = kRows[std::size_t(kv - first)];
+                    head.unchecked = unchecked;
+                    head.k = rows.p;
+                    head.kStride = rows.stride;
+                    head.kFinite = rows.finite;
+                    if (!v) continue;
+                    const Rows& values = vRows[std::size_t(kv - first)];
+                    head.v = values.p;
+                    head.vStride = values.stride;
+                    head.vBad = values.bad.empty() ? nullptr : values.bad.data();
+                }
+                const bool rowWise = p.Nq - Index(item.qtile) * kTile <= kFewRows;
+                const Index bad = rowWise ? m_simd.forwardRows(members, plan, item, outs,
+                                                               workspace(context), context)
+                                          : m_simd.forwardTile(members[0], plan, item, outs[0],
+                                                               workspace(context), context);
+                if (bad == cpu::kNeedsCheck)
+                    again[std::size_t(context.worker())].push_back(task);
+                else
+                    nonFinite[std::size_t(context.worker())] += bad;
+            };
+            m_pool.run(few ? Index(ends.size()) : Index(items.size()), work, job,
+                       double(round) / double(rounds), double(round + 1) / double(rounds));
+            std::vector<Index> repeats;
+            for (const auto& list : again) repeats.insert(repeats.end(), list.begin(), list.end());
+            if (repeats.empty()) continue;
+            readRows(true);
+            unchecked = false;
             m_pool.run(
-                few ? Index(ends.size()) : Index(items.size()),
+                Index(repeats.size()),
                 [&](Index task, TaskContext& context) {
-                    const Index begin = !few ? task : task > 0 ? ends[std::size_t(task - 1)] : 0;
-                    const Index end = few ? ends[std::size_t(task)] : task + 1;
-                    const WorkItem& item = *items[std::size_t(begin)];
-                    const Index kv = item.head / group;
-                    std::vector<Head> members;
-                    std::vector<cpu::ForwardOut> outs;
-                    for (Index i = begin; i < end; ++i) {
-                        Head& head = members.emplace_back();
-                        head.problem = &p;
-                        head.head = items[std::size_t(i)]->head;
-                        head.q = at(q, head.head);
-                        head.kRaw = at(k, kv);
-                        if (v) head.vRaw = at(*v, kv);
-                        outs.push_back(outputOf(batch, head.head));
-                        if (few) continue;
-                        const Rows& rows = kRows[std::size_t(kv - first)];
-                        head.k = rows.p;
-                        head.kStride = rows.stride;
-                        head.kFinite = rows.finite;
-                        if (!v) continue;
-                        const Rows& values = vRows[std::size_t(kv - first)];
-                        head.v = values.p;
-                        head.vStride = values.stride;
-                        head.vBad = values.bad.empty() ? nullptr : values.bad.data();
-                    }
-                    const bool rowWise = p.Nq - Index(item.qtile) * kTile <= kFewRows;
-                    nonFinite[std::size_t(context.worker())] +=
-                        rowWise ? m_simd.forwardRows(members, plan, item, outs, workspace(context),
-                                                     context)
-                                : m_simd.forwardTile(members[0], plan, item, outs[0],
-                                                     workspace(context), context);
+                    work(repeats[std::size_t(task)], context);
                 },
-                job, double(round) / double(rounds), double(round + 1) / double(rounds));
+                Job({}, [&job] { return job.stopAsked(); }));
         }
     for (const Index n : nonFinite) report.nonFiniteRows += n;
     return report;
@@ -320,7 +348,7 @@ Report CpuSimd::capture(const Problem& p, TensorView q, TensorView k, const Capt
                 return (double(round) + within) / double(rounds);
             };
             const std::vector<Rows> kRows =
-                floatRows(at(k, first), kvHeads, p.Nk, p.d, false, kCopy, job);
+                floatRows(at(k, first), kvHeads, p.Nk, p.d, Look::AtHeads, kCopy, job);
             float* q0 = packed.get(std::size_t(heads * strips * width * p.d));
             float* den0 = denominators.get(std::size_t(heads * strips * width));
             float* diag0 =
@@ -431,7 +459,7 @@ Report CpuSimd::render(const Problem& p, TensorView q, TensorView k, const float
 
     Scratch kCopy;
     TensorView keys = k.from(spec.k0);
-    const std::vector<Rows> rows = floatRows(keys, 1, colTokens, p.d, false, kCopy, job);
+    const std::vector<Rows> rows = floatRows(keys, 1, colTokens, p.d, Look::AtHeads, kCopy, job);
     Head head;
     head.problem = &p;
     head.q = q;

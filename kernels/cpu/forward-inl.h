@@ -236,10 +236,10 @@ public:
         }
     }
 
-    /// @return rows poisoned by NaN or Inf
+    /// @return rows poisoned by NaN or Inf, or kNeedsCheck
     Index run() {
         const int halves = m_rows > 64 ? 2 : 1;
-        for (std::int32_t t = m_item.first; t < m_item.first + m_item.count; ++t) {
+        for (std::int32_t t = m_item.first; t < m_item.first + m_item.count && !m_needsCheck; ++t) {
             const KvTile& tile = m_plan.tiles[std::size_t(t)];
             const int valid = tile.mask & MaskTail || tile.kind == Gather ? tile.valid : kChunk;
             for (int half = 0; half < halves; ++half) {
@@ -259,12 +259,14 @@ public:
             m_turn[half] ^= 1;
             work(half);
         }
+        if (m_needsCheck) return kNeedsCheck;
         Index nonFinite = 0;
         for (int i = 0; i < m_strips; ++i)
             nonFinite += finishStrip(m_h, m_out, m_strip[std::size_t(i)], m_state + i * 2 * kWidth,
                                      m_state + i * 2 * kWidth + kWidth,
                                      m_o + std::size_t(i) * m_outputs, m_zeros + m_p.dv);
-        return nonFinite;
+        // A NaN in O may come from a value that no row keeps.
+        return m_h.unchecked && nonFinite > 0 ? kNeedsCheck : nonFinite;
     }
 
 private:
@@ -305,6 +307,10 @@ private:
                    !next     ? Ahead()
                    : withV() ? Ahead(chunk.v + from, n, m_p.dv)
                              : keysOf(*next));
+        if (m_h.unchecked && !finiteScores(s, n)) {
+            m_needsCheck = true;
+            return;
+        }
         if (!m_h.kFinite || !m_finite[i]) poisonInfinite(s, n);
         if (!plainScores(m_h)) transformScores(m_h, rows, chunk.keys + from, n, s);
         int begin = from;
@@ -377,6 +383,7 @@ private:
     float *m_q, *m_o, *m_s, *m_state;
     float* m_zeros;  ///< [dv] zeros, then room for kCorner rows
     bool m_finite[kTile];
+    bool m_needsCheck = false;
     std::vector<Strip> m_strip;
     Chunk m_chunks[2][2];  ///< [half]: one is filled, the other waits
     int m_turn[2] = {0, 0};

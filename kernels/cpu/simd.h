@@ -27,7 +27,10 @@ struct Head {
     const float* k = nullptr;
     const float* v = nullptr;
     Index kStride = 0, vStride = 0;
-    Index kFirst = 0;                    ///< the token that k starts at
+    Index kFirst = 0;  ///< the token that k starts at
+    /// Nobody has looked for NaN and Inf in k and v: forwardTile stops with kNeedsCheck
+    /// when it meets one.
+    bool unchecked = false;
     bool kFinite = true;                 ///< no NaN or Inf among the keys
     const std::uint8_t* vBad = nullptr;  ///< [Nk] 1 where a value row holds NaN or Inf; null: none
 
@@ -37,6 +40,9 @@ struct Head {
                                 : nullptr;
     }
 };
+
+/// What forwardTile returns when it cannot go on without knowing which keys and values are finite.
+inline constexpr Index kNeedsCheck = -1;
 
 /// Scratch memory of one thread.
 struct Workspace {
@@ -89,7 +95,7 @@ struct Simd {
     /// Packs rows row0 .. row0 + width - 1 (zero beyond Nq), scaled.
     /// @return whether all of them are finite
     bool (*packStrip)(const Head&, Index row0, float* out) = nullptr;
-    /// One work item by strips.
+    /// One work item by strips, or kNeedsCheck.
     Index (*forwardTile)(const Head&, const Plan&, const WorkItem&, const ForwardOut&, Workspace&,
                          TaskContext&) = nullptr;
     /// One work item of few rows, row by row, straight from the caller's k and v, for query heads

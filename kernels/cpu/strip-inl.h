@@ -299,6 +299,19 @@ HWY_NOINLINE void scoreStrip(const float* const* rows, int n, Index d, const flo
     }
 }
 
+/// Whether all scores are finite.
+HWY_NOINLINE bool finiteScores(const float* s, int n) {
+    const D d;
+    // x * 0 is 0 or NaN, and NaN survives the sum.
+    V even = hn::Zero(d), odd = even;
+    for (int i = 0; i < n * kWidth; i += kLanes * kVecs)
+        for (int v = 0; v < kVecs; v += 2) {
+            even = hn::MulAdd(hn::Load(d, s + i + v * kLanes), hn::Zero(d), even);
+            odd = hn::MulAdd(hn::Load(d, s + i + (v + 1) * kLanes), hn::Zero(d), odd);
+        }
+    return hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd))) == 0.0f;
+}
+
 /// Infinite dot products become NaN: a later soft-cap or mask must not hide them.
 HWY_NOINLINE void poisonInfinite(float* s, int n) {
     const D d;
