@@ -240,6 +240,22 @@ void run(const Context& context, const Options& o) {
               << " threads\n";
 }
 
+/// A curve as text: to `out` where its ending asks for one, and to standard output as JSON or, with
+/// no file, as CSV.
+void giveCurve(const Context& context, const std::string& out, const std::string& csv,
+               const Json& list) {
+    if (out.ends_with(".csv"))
+        writeText(out, csv);
+    else if (out.ends_with(".json"))
+        writeText(out, list.dump(2) + "\n");
+    if (context.json)
+        printJson(list);
+    else if (out.empty())
+        std::cout << csv;
+    else
+        std::cout << "wrote " << out << "\n";
+}
+
 /// `curve --all-heads`: the heaviest blocks of every head, mean over the heads.
 void curveOfModel(const Context& context, const Options& o) {
     if (!o.out.empty()) requireEnding(o.out, {".csv", ".json"});
@@ -267,16 +283,7 @@ void curveOfModel(const Context& context, const Options& o) {
     }
     const Json list = Json::array(
         {{{"method", "oracle-blocks"}, {"heads", curve.heads.size()}, {"points", points}}});
-    if (std::filesystem::path(o.out).extension() == ".csv")
-        writeText(o.out, csv);
-    else if (!o.out.empty())
-        writeText(o.out, list.dump(2) + "\n");
-    if (context.json)
-        printJson(list);
-    else if (o.out.empty())
-        std::cout << csv;
-    else
-        std::cout << "wrote " << o.out << "\n";
+    giveCurve(context, o.out, csv, list);
 }
 
 void curve(const Context& context, const Options& o) {
@@ -337,16 +344,7 @@ void curve(const Context& context, const Options& o) {
         }
         list.push_back({{"method", toString(specs[i])}, {"points", points}});
     }
-    if (ending == ".csv")
-        writeText(o.out, csv);
-    else if (ending == ".json")
-        writeText(o.out, list.dump(2) + "\n");
-    if (context.json)
-        printJson(list);
-    else if (o.out.empty())
-        std::cout << csv;
-    else
-        std::cout << "wrote " << o.out << "\n";
+    giveCurve(context, o.out, csv, list);
 }
 
 void listMethods(const Context& context) {

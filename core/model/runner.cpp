@@ -67,6 +67,15 @@ std::int32_t ModelRunner::encode(std::span<const std::int32_t>, const AttentionF
                 "model '" + config().name + "' (" + config().arch + ") is no encoder-decoder");
 }
 
+void checkIds(const ModelConfig& config, std::span<const std::int32_t> ids) {
+    if (ids.empty()) throw Error(Errc::Usage, "there are no tokens to run the model on");
+    for (std::size_t i = 0; i < ids.size(); ++i)
+        if (ids[i] < 0 || ids[i] >= config.vocab)
+            throw Error(Errc::Usage, "token " + std::to_string(i) + " has id " +
+                                         std::to_string(ids[i]) + ", model '" + config.name +
+                                         "' has ids 0 to " + std::to_string(config.vocab - 1));
+}
+
 Job withoutReport(const Job& job) {
     return Job({}, [job] { return job.stopAsked(); });
 }

@@ -104,6 +104,9 @@ std::unique_ptr<ModelRunner> loadModel(const std::filesystem::path& directory, i
 /// Defined in core/torch; 0 in a build without LibTorch.
 double measureGemm(int threads = 0);
 
+/// @throws Error(Usage) for an empty list or an id outside the model's vocabulary
+void checkIds(const ModelConfig& config, std::span<const std::int32_t> ids);
+
 /// The same stop, no progress: for steps inside a step.
 Job withoutReport(const Job& job);
 

@@ -110,7 +110,7 @@ public:
                         const Job& job) override {
         requireDecoder();
         guarded([&] {
-            checkIds(ids);
+            checkIds(m_config, ids);
             begin(attention, job, {});
             encodeText(ids);
         });
@@ -166,16 +166,6 @@ private:
         throw Error(Errc::Usage, "layer " + layerName(m_config, l) + " reads " +
                                      inputInWords(m_config, l) + ", and this input has none");
     }
-    void checkIds(std::span<const std::int32_t> ids) const {
-        if (ids.empty()) throw Error(Errc::Usage, "there are no tokens to run the model on");
-        for (std::size_t i = 0; i < ids.size(); ++i)
-            if (ids[i] < 0 || ids[i] >= m_config.vocab)
-                throw Error(Errc::Usage, "token " + std::to_string(i) + " has id " +
-                                             std::to_string(ids[i]) + ", model '" + m_config.name +
-                                             "' has ids 0 to " +
-                                             std::to_string(m_config.vocab - 1));
-    }
-
     void begin(const AttentionFn& attention, const Job& job, std::vector<Index> order) {
         m_attention = &attention;
         m_job = &job;
@@ -189,7 +179,7 @@ private:
 
     at::Tensor embedText(std::span<const std::int32_t> ids, const TextEmbedding& e,
                          const TextEmbeddingWeights& w, double eps, Index past) {
-        checkIds(ids);
+        checkIds(m_config, ids);
         const Index n = Index(ids.size());
         at::Tensor x = at::embedding(w.words, idTensor(ids));
         if (e.scale != 1.0) x = x * e.scale;

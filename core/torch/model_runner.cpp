@@ -270,13 +270,7 @@ private:
     }
 
     void check(std::span<const std::int32_t> ids, const KvCache& cache) const {
-        if (ids.empty()) throw Error(Errc::Usage, "there are no tokens to run the model on");
-        for (std::size_t i = 0; i < ids.size(); ++i)
-            if (ids[i] < 0 || ids[i] >= m_config.vocab)
-                throw Error(Errc::Usage, "token " + std::to_string(i) + " has id " +
-                                             std::to_string(ids[i]) + ", model '" + m_config.name +
-                                             "' has ids 0 to " +
-                                             std::to_string(m_config.vocab - 1));
+        checkIds(m_config, ids);
         const Index total = cache.length() + Index(ids.size());
         if (total > cache.capacity())
             throw Error(Errc::Usage, "the key/value cache holds " +

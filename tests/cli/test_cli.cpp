@@ -915,3 +915,31 @@ TEST_CASE("capture --decode stores prompt and generated rows, --rows chooses amo
           "steps 0 to 1");
     fails("capture bookworm --resume --decode 2 -o " + session, 2, "leave --decode out");
 }
+
+TEST_CASE("estimates from the statistics come near what is measured", "[cli]") {
+    const std::string rule = " --layer 6 --method a-shape:sink=4,window=256 " + needleSession();
+    const Json estimated = good("mask --json --estimate" + rule).json();
+    const Json measured = good("mask --json" + rule).json();
+    REQUIRE(estimated.size() == 8);
+    REQUIRE(measured.size() == 8);
+    for (std::size_t h = 0; h < 8; ++h) {
+        CHECK(estimated[h]["head"] == measured[h]["head"]);
+        CHECK(estimated[h]["density"] == measured[h]["density"]);
+        CHECK(estimated[h]["recall"].get<double>() ==
+              Approx(measured[h]["recall"].get<double>()).margin(0.01));
+        CHECK(estimated[h]["exact"] == false);
+    }
+    fails("mask --estimate --rows prefill" + rule, 2, "--estimate");
+
+    const Json curve = good("curve --all-heads --points 3 --json " + needleSession()).json();
+    CHECK(curve[0]["heads"] == 64);
+    double before = 0;
+    for (const Json& point : curve[0]["points"]) {
+        CHECK(point["leastRecall"].get<double>() <= point["recall"].get<double>());
+        CHECK(point["recall"].get<double>() > before);
+        before = point["recall"].get<double>();
+    }
+    CHECK(before < 1);
+    fails("curve --layer 6 " + needleSession(), 2, "--all-heads");
+    fails("curve --all-heads -o x.png " + needleSession(), 2, ".csv, .json");
+}
