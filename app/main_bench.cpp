@@ -24,7 +24,7 @@ struct Settings {
     int threads = 0, rounds = 15;
     double seconds = 20, tolerance = 0.1;
     std::vector<std::string> peers;
-    bool noPeers = false, check = false, list = false, gate = false;
+    bool noPeers = false, check = false, noCheck = false, list = false, gate = false;
 };
 
 std::string cpuName() {
@@ -42,28 +42,33 @@ bool missed(const Rival& r, double ratio) {
     return r.bar > 0 && (r.kind == Rival::Peer ? ratio < r.bar : ratio > r.bar);
 }
 
+std::string inputOf(const Operation& op) {
+    return op.input.empty() ? toString(op.shape) : op.input;
+}
+
 json toJson(const Result& r) {
     const Operation& op = *r.operation;
     json out{{"id", op.id},
              {"title", op.title},
-             {"shape", toString(op.shape)},
+             {"shape", inputOf(op)},
              {"ms", r.ours.median},
              {"msP10", r.ours.p10},
              {"msP90", r.ours.p90},
              {"rounds", r.ours.all.size()},
              {"fmaPeakGflops", r.peak},
              {"gflops", op.flops > 0 ? json(r.gflops()) : json()},
-             {"peakFraction", op.flops > 0 ? json(r.peakFraction()) : json()},
+             {"peakFraction", op.flops > 0 && r.peak > 0 ? json(r.peakFraction()) : json()},
              {"gbPerSecond", op.bytes > 0 ? json(op.bytes / r.ours.median / 1e6) : json()},
              {"error", r.error},
              {"errorLimit", op.errorLimit},
              {"rivals", json::array()}};
     for (std::size_t i = 0; i < op.rivals.size(); ++i)
-        out["rivals"].push_back({{"kind", kindOf(op.rivals[i])},
-                                 {"name", op.rivals[i].name},
-                                 {"ms", r.rivals[i].median},
-                                 {"ratio", r.ratios[i]},
-                                 {"bar", op.rivals[i].bar}});
+        if (!r.rivals[i].all.empty())
+            out["rivals"].push_back({{"kind", kindOf(op.rivals[i])},
+                                     {"name", op.rivals[i].name},
+                                     {"ms", r.rivals[i].median},
+                                     {"ratio", r.ratios[i]},
+                                     {"bar", op.rivals[i].bar}});
     return out;
 }
 
@@ -71,19 +76,27 @@ void print(const Result& r) {
     const Operation& op = *r.operation;
     std::string speed;
     if (op.bytes > 0)
-        speed = fmt::format("{:7.1f} GB/s", op.bytes / r.ours.median / 1e6);
+        speed = op.bytes < 1e5 * r.ours.median
+                    ? fmt::format("{:7.1f} MB/s", op.bytes / r.ours.median / 1e3)
+                    : fmt::format("{:7.1f} GB/s", op.bytes / r.ours.median / 1e6);
     else if (op.flops > 0)
-        speed =
-            fmt::format("{:7.1f} GFLOP/s {:5.1f} % of peak{}", r.gflops(), 100 * r.peakFraction(),
+        speed = fmt::format("{:7.1f} GFLOP/s", r.gflops());
+    if (op.bytes == 0 && op.flops > 0 && r.peak > 0)
+        speed +=
+            fmt::format(" {:5.1f} % of peak{}", 100 * r.peakFraction(),
                         op.peakBar > 0 && r.peakFraction() < op.peakBar ? " (below the bar)" : "");
     if (r.error >= 0)
         speed += fmt::format("  error {:.1e}{}", r.error,
                              r.error > op.errorLimit ? " (ABOVE THE LIMIT)" : "");
     fmt::print("{:22} {:9.2f} ms ({:.2f}-{:.2f})  {}\n", op.id, r.ours.median, r.ours.p10,
                r.ours.p90, speed);
-    fmt::print("{:22} {}; {}\n", "", op.title, toString(op.shape));
+    fmt::print("{:22} {}; {}\n", "", op.title, inputOf(op));
     for (std::size_t i = 0; i < op.rivals.size(); ++i) {
         const Rival& rival = op.rivals[i];
+        if (r.rivals[i].all.empty()) {
+            fmt::print("{:22} {}: cannot do it\n", "", rival.name);
+            continue;
+        }
         const char* note = missed(rival, r.ratios[i]) ? " (misses the bar)" : "";
         if (rival.kind == Rival::Peer)
             fmt::print("{:22} {:.2f} x the speed of {}{}\n", "", r.ratios[i], rival.name, note);
@@ -130,22 +143,35 @@ int run(const Settings& s) {
     const json before = s.baselineFile.empty() ? json() : readBaseline(s.baselineFile);
     const auto backend = kernels::makeBackend(s.device, s.threads);
     std::vector<std::shared_ptr<Peer>> peers;
-    if (!s.noPeers && !s.check && !s.list) peers = startTorchPeers(backend->threads());
+    const bool gpu = s.device != "cpu";
+    if (!gpu && !s.noPeers && !s.check && !s.list) peers = startTorchPeers(backend->threads());
     for (const std::string& command : s.peers)
         peers.push_back(startPeer(command, backend->threads()));
+#ifdef SPARSIGHT_CUDA
+    auto operations =
+        gpu ? gpuOperations(*backend, s.filter, peers) : cpuOperations(*backend, s.filter, peers);
+#else
     auto operations = cpuOperations(*backend, s.filter, peers);
-#ifdef SPARSIGHT_HAS_TORCH
-    addPrefill(operations, *backend, s.filter);
 #endif
+#ifdef SPARSIGHT_HAS_TORCH
+    if (!gpu) addPrefill(operations, *backend, s.filter);
+#endif
+    if (!gpu) addTokenize(operations, s.filter);
     if (operations.empty())
         throw Error(Errc::NotFound, "No operation's name holds \"" + s.filter + "\"; see --list.");
     if (s.list) {
         for (const Operation& op : operations)
-            fmt::print("{:22} {}; {}\n", op.id, op.title, toString(op.shape));
+            fmt::print("{:22} {}; {}\n", op.id, op.title, inputOf(op));
         return 0;
     }
     kernels::ThreadPool pool(backend->threads());
-    const auto peak = [&] { return fmaPeak(pool, 15); };
+    // The ceiling of a GPU is what the peer's matrix product reaches.
+    constexpr double kMatrix = 8192;
+    const auto peak = [&] {
+        if (!gpu) return fmaPeak(pool, 15);
+        if (peers.empty()) return 0.0;
+        return 2 * kMatrix * kMatrix * kMatrix / peers[0]->ask("matmul 8192 bf16") / 1e6;
+    };
     fmt::print("{}; kernel {}; {}\n\n", cpuName(), backend->id(), backend->device());
     json out{{"cpu", cpuName()},
              {"kernel", std::string(backend->id())},
@@ -155,7 +181,8 @@ int run(const Settings& s) {
              {"time", std::int64_t(std::time(nullptr))},
              {"results", json::array()}};
     int failures = 0;
-    for (const Operation& op : operations) {
+    for (Operation& op : operations) {
+        if (s.noCheck) op.error = {};
         if (s.check) {
             if (!op.error) continue;
             const double error = op.error();
@@ -168,6 +195,10 @@ int run(const Settings& s) {
         failures += r.error > op.errorLimit;
         print(r);
         out["results"].push_back(toJson(r));
+        op.run = {};  // and its inputs, which may fill a GPU
+        op.milliseconds = {};
+        op.error = {};
+        op.rivals.clear();
     }
     if (!s.jsonFile.empty()) {
         std::ofstream file(s.jsonFile);
@@ -210,7 +241,7 @@ int main(int argc, char** argv) {
                    "Compare with this file of an earlier run; what got worse fails");
     app.add_option("--tolerance", s.tolerance, "How much worse counts as worse")
         ->capture_default_str();
-    app.add_option("--device", s.device, "cpu")->capture_default_str();
+    app.add_option("--device", s.device, "cpu, cuda or cuda:N")->capture_default_str();
     app.add_option("--threads", s.threads, "0: physical cores")->capture_default_str();
     app.add_option("--rounds", s.rounds, "Timed rounds of each operation")
         ->check(CLI::Range(3, 1000))
@@ -221,6 +252,7 @@ int main(int argc, char** argv) {
                    "Command of one more peer, e.g. \"python3 scripts/peer_sdpa.py\"");
     app.add_flag("--no-peers", s.noPeers, "Leave LibTorch out");
     app.add_flag("--check", s.check, "Compare with float64 only, time nothing");
+    app.add_flag("--no-check", s.noCheck, "Time only, compare nothing with float64");
     app.add_flag("--list", s.list, "Name the operations");
     app.add_flag("--gate", s.gate, "Only test that dense attention reaches 0.55 of the FMA peak");
     CLI11_PARSE(app, argc, argv);

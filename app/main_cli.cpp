@@ -82,8 +82,10 @@ int main(int argc, char** argv) {
     cli::addImportTensorsCommand(app, context);
     cli::addAnalysisCommands(app, context);
     cli::addMapCommand(app, context);
+    cli::addTopCommand(app, context);
     cli::addPlanCommands(app, context);
     cli::addMethodsCommand(app, context);
+    cli::addDevicesCommand(app, context);
     cli::addSessionCommands(app, context);
     app.add_subcommand("gui", "Start the desktop program (all further arguments go to it)");
     if (const std::string unknown = unknownCommand(app, argc, argv); !unknown.empty()) {

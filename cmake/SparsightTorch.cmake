@@ -46,6 +46,16 @@ function(sparsight_find_torch)
             set(why "the LibTorch found uses the old C++ ABI; take the cxx11-abi build")
             continue()
         endif()
+        # Its own Caffe2, not one of the system that is found first.
+        get_filename_component(caffe2 "${folder}/../Caffe2" ABSOLUTE)
+        if(EXISTS "${caffe2}/Caffe2Config.cmake")
+            set(Caffe2_DIR "${caffe2}" CACHE PATH "" FORCE)
+        endif()
+        # A LibTorch with CUDA asks which GPUs to compile for, by a test program; nothing of ours
+        # is compiled by nvcc for LibTorch.
+        if(NOT TORCH_CUDA_ARCH_LIST AND NOT DEFINED ENV{TORCH_CUDA_ARCH_LIST})
+            set(TORCH_CUDA_ARCH_LIST 9.0)
+        endif()
         find_package(Torch QUIET PATHS "${folder}" NO_DEFAULT_PATH)
         if(Torch_FOUND OR TORCH_FOUND)
             set(version "")

@@ -17,7 +17,10 @@ struct Report {
     int threads = 1;
     Index tiles = 0;            ///< KvTiles executed
     Index nonFiniteRows = 0;    ///< rows poisoned by NaN or Inf in the inputs
-    std::vector<std::string> notes;  ///< fallbacks and staging, in words
+    double kernelMs = 0;        ///< time on the device, copies apart; 0 where it is not measured
+    double planMs = 0;          ///< time of forwardMasks' plan
+    Index bytesStaged = 0;      ///< inputs copied or repacked before the kernel could read them
+    std::vector<std::string> notes;  ///< fallbacks, in words
 };
 
 /// Exact statistics of the dense attention of each head, memory O(N) per head plus the blocks.
@@ -35,10 +38,15 @@ struct CaptureOut {
     float* blockMax = nullptr;   ///< same shape, largest P in the block
     float* colMass = nullptr;    ///< [Hq][Nk] C_j = sum_i P_ij
     float* diagMass = nullptr;   ///< [Hq][Nk] D_s = sum_i P_{i, pos(i)-s}; not causal: [Hq][Nq+Nk-1] by j - i + Nq - 1
+    /// [Hq][Nq][topK] keys of the row's largest P, largest first, equal scores: lower key first; -1
+    /// beyond the keys that the row sees. A row poisoned by NaN or Inf: -1 and P NaN throughout.
+    std::int32_t* topKey = nullptr;
+    float* topP = nullptr;       ///< [Hq][Nq][topK] their P, 0 beyond
 };
 struct CaptureSpec {
     Index block = 64;
     Index sinkTokens = 4, localTokens = 64;
+    Index topK = 64;  ///< >= 1; read only for topKey and topP
 };
 
 enum class Statistic : std::uint8_t { Sum, Mean, Max };
@@ -75,6 +83,10 @@ public:
     /// @param lse  [Hq][Nq] natural log over the kept pairs without sinks, or null
     virtual Report forward(const Problem&, TensorView q, TensorView k, TensorView v, const Plan&,
                            MutTensorView o, float* lse, const Job& job = {}) = 0;
+    /// buildPlan and forward in one call; a GPU makes the plan itself where it can.
+    virtual Report forwardMasks(const Problem&, TensorView q, TensorView k, TensorView v,
+                                std::span<const Policy> perHead, PlanMode mode, MutTensorView o,
+                                float* lse, const Job& job = {});
     /// The LSE of forward without V and O: recall_i = exp(lse_plan_i - lse_dense_i).
     virtual Report lseOnly(const Problem&, TensorView q, TensorView k, const Plan&, float* lse,
                            const Job& job = {}) = 0;
@@ -102,17 +114,28 @@ std::unique_ptr<Backend> makeReference();
 struct Kernel {
     std::string_view id, title;
     bool (*supported)();
-    std::unique_ptr<Backend> (*make)(int threads);
+    std::unique_ptr<Backend> (*make)(int threads);  ///< on the first GPU, where it is for GPUs
+    std::string_view device = "cpu";                ///< or "cuda"
 };
 std::span<const Kernel> kernels();
 
 /// The first kernel that this machine supports and that passes its self-test (a few small layers
 /// against the reference, once per process), or the one that SPARSIGHT_KERNEL names. A kernel that
 /// fails is left out, which every later Report says.
-/// @param device   "cpu" (more come with their kernels)
+/// @param device   "cpu", "cuda" (the first GPU) or "cuda:N"
 /// @param threads  0 = physical cores
-/// @throws Error(Device) for an unknown device, Error(Usage) for an unknown SPARSIGHT_KERNEL
+/// @throws Error(Device) for a device that is not there, Error(Usage) for an unknown
+///         SPARSIGHT_KERNEL
 std::unique_ptr<Backend> makeBackend(std::string_view device = "cpu", int threads = 0);
+
+/// Something that makeBackend() can be asked for.
+struct DeviceInfo {
+    std::string id;     ///< "cpu", "cuda:0"
+    std::string title;  ///< in words: "CPU, AVX-512", "NVIDIA H100 80GB HBM3"
+    Index memoryBytes = 0, freeBytes = 0;  ///< of its memory, now
+};
+/// The CPU, then every GPU that this build has kernels for.
+std::vector<DeviceInfo> devices();
 
 int physicalCores();
 

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <string>
 #include <unordered_map>
 
 #include "kernels/base/error.h"
+#include "kernels/plan/heads.h"
 #include "kernels/plan/layouts.h"
 
 namespace sparsight::kernels {
@@ -41,26 +41,6 @@ Index costOf(std::span<const KvTile> tiles) {
     for (const KvTile& tile : tiles)
         cost += (tile.kind == Gather ? 115 : 100) + (tile.mask ? 10 : 0);
     return cost;
-}
-
-bool same(const Policy& x, const Policy& y) {
-    if (x.index() != y.index()) return false;
-    return std::visit(
-        [&](const auto& a) {
-            using T = std::decay_t<decltype(a)>;
-            const T& b = std::get<T>(y);
-            if constexpr (std::is_same_v<T, Dense>)
-                return true;
-            else if constexpr (std::is_same_v<T, Streaming>)
-                return a.sink == b.sink && a.window == b.window;
-            else if constexpr (std::is_same_v<T, BlockList>)
-                return a.block == b.block && a.rowPtr == b.rowPtr && a.col == b.col;
-            else if constexpr (std::is_same_v<T, VerticalSlash>)
-                return a.cols == b.cols && a.diags == b.diags;
-            else
-                return a.rowEnd == b.rowEnd && a.rangePtr == b.rangePtr && a.ranges == b.ranges;
-        },
-        x);
 }
 
 /// Writes the tiles of whole heads into a plan.
@@ -171,29 +151,12 @@ private:
 }  // namespace
 
 Plan buildPlan(const Problem& problem, std::span<const Policy> perHead, PlanMode mode) {
-    if (perHead.size() != 1 && Index(perHead.size()) != problem.Hq)
-        throw Error(Errc::Shape, "plan: " + std::to_string(perHead.size()) + " masks for " +
-                                     std::to_string(problem.Hq) +
-                                     " query heads; give one mask, or one per head");
-    if (problem.Nq < 0 || problem.Nk < 0 || problem.Nq + problem.Nk > INT32_MAX)
-        throw Error(Errc::Shape, "plan: " + std::to_string(problem.Nq) + " queries on " +
-                                     std::to_string(problem.Nk) + " keys are out of range");
-    for (const Policy& policy : perHead) validate(policy, problem);
-
+    const DistinctPolicies distinct(problem, perHead);
     Plan plan;
     plan.mode = mode;
     Builder builder(problem, plan);
-    std::vector<std::size_t> source;  // head -> entry of heads
     std::vector<Builder::Head> heads;
-    std::vector<const Policy*> planned;
-    for (const Policy& policy : perHead) {
-        const auto known = std::find_if(planned.begin(), planned.end(),
-                                        [&](const Policy* p) { return same(*p, policy); });
-        source.push_back(std::size_t(known - planned.begin()));
-        if (known != planned.end()) continue;
-        planned.push_back(&policy);
-        heads.push_back(std::visit(builder, policy));
-    }
+    for (const Policy* policy : distinct.policies) heads.push_back(std::visit(builder, *policy));
 
     struct Costed {
         Index cost;
@@ -201,8 +164,7 @@ Plan buildPlan(const Problem& problem, std::span<const Policy> perHead, PlanMode
     };
     std::vector<Costed> work;
     for (Index h = 0; h < problem.Hq; ++h) {
-        const Builder::Head& head =
-            heads[source[perHead.size() == 1 ? std::size_t(0) : std::size_t(h)]];
+        const Builder::Head& head = heads[distinct.source[std::size_t(h)]];
         for (std::size_t i = 0; i < head.items.size(); ++i) {
             work.push_back({head.cost[i], head.items[i]});
             work.back().item.head = std::int32_t(h);
@@ -211,9 +173,21 @@ Plan buildPlan(const Problem& problem, std::span<const Policy> perHead, PlanMode
         plan.stats.executedQuarters.push_back(head.quarters);
         plan.stats.tiles.push_back(head.tiles);
     }
-    // Stable: equal costs stay by head, so that few K/V heads are in use at a time.
-    std::stable_sort(work.begin(), work.end(),
-                     [](const Costed& x, const Costed& y) { return x.cost > y.cost; });
+    // The query heads of one key/value head stand together, so that few of those are in use at a
+    // time and stay in the caches; those with the longest item first, since what comes last should
+    // be short.
+    std::vector<Index> longest(std::size_t(problem.Hkv), 0);
+    const auto kvHead = [&](const Costed& w) { return problem.kvHead(w.item.head); };
+    for (const Costed& w : work) {
+        Index& most = longest[std::size_t(kvHead(w))];
+        most = std::max(most, w.cost);
+    }
+    std::stable_sort(work.begin(), work.end(), [&](const Costed& x, const Costed& y) {
+        const Index a = kvHead(x), b = kvHead(y);
+        if (a == b) return x.cost > y.cost;
+        const Index costA = longest[std::size_t(a)], costB = longest[std::size_t(b)];
+        return costA != costB ? costA > costB : a < b;
+    });
     for (const Costed& w : work) plan.work.push_back(w.item);
     return plan;
 }

@@ -68,8 +68,9 @@ struct PlanStats {
     }
 };
 
-/// KV tile lists per (head, 128-row q tile). Work is sorted by cost, largest first, and holds every
-/// (head, q tile) once, those without tiles too (count 0). The tiles of an item stand in ascending
+/// KV tile lists per (head, 128-row q tile). Work holds every (head, q tile) once, those without
+/// tiles too (count 0): the query heads of one key/value head together, the largest cost first among
+/// them, and the key/value head with the largest item first. The tiles of an item stand in ascending
 /// position (of the first key). Each (row, key) pair is in at most one tile of the item. Heads with
 /// equal policies share their tiles: their items name the same [first, first + count).
 struct Plan {

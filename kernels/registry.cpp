@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -13,6 +15,9 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/backend.h"
 #include "kernels/cpu/simd.h"
+#ifdef SPARSIGHT_CUDA
+#include "kernels/cuda/backend.h"
+#endif
 
 #ifdef __linux__
 #include <sched.h>
@@ -41,7 +46,27 @@ std::unique_ptr<Backend> makeBaseline(int threads) {
     return makeCpuSimd("cpu-baseline", *cpu::simd(cpu::Isa::Baseline), threads);
 }
 
+#ifdef SPARSIGHT_CUDA
+constexpr std::string_view kHopper = "cuda-sm90", kPortable = "cuda-sm80";
+bool hasGpu() {
+    return cuda::deviceCount() > 0;
+}
+bool hasHopper() {
+    return hasGpu() && cuda::isHopper(0);
+}
+std::unique_ptr<Backend> makeHopper(int) {
+    return makeCuda(kHopper, 0, true);
+}
+std::unique_ptr<Backend> makePortable(int) {
+    return makeCuda(kPortable, 0, false);
+}
+#endif
+
 constexpr Kernel kKernels[] = {
+#ifdef SPARSIGHT_CUDA
+    {kHopper, "CUDA, Hopper's own instructions", hasHopper, makeHopper, "cuda"},
+    {kPortable, "CUDA, compute capability 8.0 and up", hasGpu, makePortable, "cuda"},
+#endif
     {"cpu-avx512", "CPU, AVX-512", has<cpu::Isa::Avx512>, makeAvx512},
     {"cpu-avx2", "CPU, AVX2", has<cpu::Isa::Avx2>, makeAvx2},
     {"cpu-baseline", "CPU, what every CPU of this architecture has", always, makeBaseline},
@@ -59,6 +84,11 @@ public:
     Report forward(const Problem& p, TensorView q, TensorView k, TensorView v, const Plan& plan,
                    MutTensorView o, float* lse, const Job& job) override {
         return noted(m_inner->forward(p, q, k, v, plan, o, lse, job));
+    }
+    Report forwardMasks(const Problem& p, TensorView q, TensorView k, TensorView v,
+                        std::span<const Policy> perHead, PlanMode mode, MutTensorView o, float* lse,
+                        const Job& job) override {
+        return noted(m_inner->forwardMasks(p, q, k, v, perHead, mode, o, lse, job));
     }
     Report lseOnly(const Problem& p, TensorView q, TensorView k, const Plan& plan, float* lse,
                    const Job& job) override {
@@ -86,12 +116,46 @@ private:
     std::string m_note;
 };
 
+/// The GPU that a device name means, -1 for the CPU.
+/// @throws Error(Device) for anything that is not there
+int gpuNumber(std::string_view device) {
+    if (device == "cpu") return -1;
+    int number = -1, count = 0;
+    if (device == "cuda") {
+        number = 0;
+    } else if (device.starts_with("cuda:") && device.size() > 5) {
+        const auto [end, error] =
+            std::from_chars(device.data() + 5, device.data() + device.size(), number);
+        if (error != std::errc() || end != device.data() + device.size()) number = -1;
+    }
+    if (number < 0)
+        throw Error(Errc::Device, "There is no device \"" + std::string(device) +
+                                      "\"; choose \"cpu\", \"cuda\" or \"cuda:N\".");
+#ifdef SPARSIGHT_CUDA
+    count = cuda::deviceCount();
+    if (count == 0)
+        throw Error(Errc::Device,
+                    "No GPU of compute capability 8.0 or more answers on this machine; choose "
+                    "\"cpu\".");
+#else
+    throw Error(Errc::Device,
+                "This build has no CUDA kernels; build it where nvcc is installed, or choose "
+                "\"cpu\".");
+#endif
+    if (number >= count)
+        throw Error(Errc::Device, "There is no device \"" + std::string(device) +
+                                      "\": this machine has " + std::to_string(count) +
+                                      " usable GPU" + (count > 1 ? "s" : "") + ".");
+    return number;
+}
+
 /// Small layers against the reference: every operation once, forward by strips and as a decode
 /// step.
 bool agreesWithReference(Backend& backend) {
     const auto reference = makeReference();
     Backend* const sides[] = {&backend, reference.get()};
-    for (const Index rows : {Index(40), Index(1)}) {
+    for (const auto& [rows, type] :
+         {std::pair(Index(40), DType::F32), {1, DType::F32}, {40, DType::BF16}}) {
         Problem p;
         p.Hq = 2;
         p.Hkv = 1;
@@ -100,19 +164,20 @@ bool agreesWithReference(Backend& backend) {
         p.d = p.dv = 20;
         p.scale = 0.25f;
         std::uint32_t state = 12345;
-        const auto random = [&](Index n) {
-            std::vector<float> x(static_cast<std::size_t>(n));
-            for (float& value : x) {
+        const auto random = [&, t = type](Index n) {
+            std::vector<float> x(static_cast<std::size_t>(n));  // room for either type
+            for (Index i = 0; i < n; ++i) {
                 state = state * 1664525u + 1013904223u;
-                value = float(state >> 8) / float(1 << 23) - 1.0f;
+                storeFloat(x.data(), t, i, float(state >> 8) / float(1 << 23) - 1.0f);
             }
             return x;
         };
         const std::vector<float> q = random(p.Hq * p.Nq * p.d), k = random(p.Nk * p.d),
                                  v = random(p.Nk * p.dv);
-        const TensorView qView{q.data(), DType::F32, 0, p.Nq * p.d, p.d};
-        const TensorView kView{k.data(), DType::F32, 0, p.Nk * p.d, p.d};
-        const TensorView vView{v.data(), DType::F32, 0, p.Nk * p.dv, p.dv};
+        const TensorView qView{q.data(), type, 0, p.Nq * p.d, p.d};
+        const TensorView kView{k.data(), type, 0, p.Nk * p.d, p.d};
+        const TensorView vView{v.data(), type, 0, p.Nk * p.dv, p.dv};
+        const float tolerance = type == DType::F32 ? 2e-4f : 1e-2f;  // P itself is rounded
         const std::array<Policy, 2> policies{Dense{}, Streaming{4, 30}};
         const Plan plan = buildPlan(p, policies, PlanMode::Exact);
         std::vector<float> results[2];
@@ -151,7 +216,7 @@ bool agreesWithReference(Backend& backend) {
             take(scores);
         }
         for (std::size_t i = 0; i < results[0].size(); ++i)
-            if (!(std::abs(results[0][i] - results[1][i]) < 2e-4f)) return false;
+            if (!(std::abs(results[0][i] - results[1][i]) < tolerance)) return false;
     }
     return true;
 }
@@ -172,15 +237,40 @@ std::span<const Kernel> kernels() {
     return kKernels;
 }
 
+Report Backend::forwardMasks(const Problem& p, TensorView q, TensorView k, TensorView v,
+                             std::span<const Policy> perHead, PlanMode mode, MutTensorView o,
+                             float* lse, const Job& job) {
+    const auto start = std::chrono::steady_clock::now();
+    const Plan plan = buildPlan(p, perHead, mode);
+    const std::chrono::duration<double, std::milli> spent =
+        std::chrono::steady_clock::now() - start;
+    Report report = forward(p, q, k, v, plan, o, lse, job);
+    report.planMs = spent.count();
+    return report;
+}
+
 std::unique_ptr<Backend> makeBackend(std::string_view device, int threads) {
-    if (device != "cpu")
-        throw Error(Errc::Device, "There is no device \"" + std::string(device) +
-                                      "\" in this build; choose \"cpu\".");
+    const int number = gpuNumber(device);
+    const std::string_view kind = number < 0 ? "cpu" : "cuda";
     if (threads <= 0) threads = physicalCores();
+    const auto make = [&](const Kernel& kernel) -> std::unique_ptr<Backend> {
+#ifdef SPARSIGHT_CUDA
+        if (number >= 0) return makeCuda(kernel.id, number, kernel.id == kHopper);
+#endif
+        return kernel.make(threads);
+    };
+    const auto fits = [&](const Kernel& kernel) {
+        if (kernel.device != kind || !kernel.supported()) return false;
+#ifdef SPARSIGHT_CUDA
+        if (kernel.id == kHopper) return cuda::isHopper(number);
+#endif
+        return true;
+    };
     if (const char* wanted = std::getenv("SPARSIGHT_KERNEL"); wanted && *wanted) {
         std::string known;
         for (const Kernel& kernel : kKernels) {
-            if (kernel.id == wanted && kernel.supported()) return kernel.make(threads);
+            if (!fits(kernel)) continue;
+            if (kernel.id == wanted) return make(kernel);
             known += (known.empty() ? "" : ", ") + std::string(kernel.id);
         }
         throw Error(Errc::Usage, "SPARSIGHT_KERNEL names the unknown kernel \"" +
@@ -188,18 +278,40 @@ std::unique_ptr<Backend> makeBackend(std::string_view device, int threads) {
     }
     std::string failed;
     for (const Kernel& kernel : kKernels) {
-        if (!kernel.supported()) continue;
+        if (!fits(kernel)) continue;
         if (kernel.make != makeOracle && !sound(kernel)) {
             failed += (failed.empty() ? "" : ", ") + std::string(kernel.id);
             continue;
         }
-        auto backend = kernel.make(threads);
+        auto backend = make(kernel);
         if (failed.empty()) return backend;
         return std::make_unique<Noted>(
             std::move(backend), "On this machine wrong results came out of the self-test of " +
                                     failed + "; " + std::string(kernel.id) + " is used instead.");
     }
+    if (number >= 0)
+        throw Error(Errc::Device, "The kernels for GPUs gave wrong results in their self-test (" +
+                                      failed + "); choose \"cpu\".");
     return makeReference();
+}
+
+std::vector<DeviceInfo> devices() {
+    DeviceInfo cpu;
+    cpu.id = "cpu";
+    for (const Kernel& kernel : kKernels)
+        if (cpu.title.empty() && kernel.device == cpu.id && kernel.supported())
+            cpu.title = kernel.title;
+    std::ifstream in("/proc/meminfo");
+    std::string key;
+    for (Index kB = 0; in >> key >> kB; in.ignore(64, '\n')) {
+        if (key == "MemTotal:") cpu.memoryBytes = kB * 1024;
+        if (key == "MemAvailable:") cpu.freeBytes = kB * 1024;
+    }
+    std::vector<DeviceInfo> all{cpu};
+#ifdef SPARSIGHT_CUDA
+    for (int i = 0; i < cuda::deviceCount(); ++i) all.push_back(cuda::describe(i));
+#endif
+    return all;
 }
 
 int physicalCores() {

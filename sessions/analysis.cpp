@@ -96,6 +96,40 @@ HeadInput sessionHeadInput(const CapturedLayer& layer, const std::vector<HeadFac
     return input;
 }
 
+std::optional<TopKeys> sessionTopKeys(const Session& session, const CaptureInfo& capture,
+                                      Index layer, Index head, RowRange rows) {
+    if (!capture.topKeys) return std::nullopt;
+    const Index all = layerShape(capture, layer).Nq;
+    const TokenSpan span = rows == RowRange::Prefill  ? TokenSpan{0, capture.prefill}
+                           : rows == RowRange::Decode ? TokenSpan{capture.prefill, all}
+                                                      : TokenSpan{0, all};
+    return session.topKeys(capture.uuid, layer, head, span);
+}
+
+TopRow sessionTopRow(const Session& session, const CaptureInfo& capture, Index layer, Index head,
+                     Index row, Index count) {
+    const LayerShape shape = layerShape(capture, layer);
+    count = std::min(count, shape.Nk);
+    if (row < 0 || row >= shape.Nq)
+        throw Error(Errc::NotFound, "row " + std::to_string(row) + " does not exist; layer " +
+                                        layerName(capture.config, layer) + " has the rows 0.." +
+                                        std::to_string(shape.Nq - 1));
+    TopRow out;
+    out.stored = capture.topKeys && count <= kTopKeys;
+    if (out.stored) {
+        out.top = session.topKeys(capture.uuid, layer, head, {row, row + 1});
+    } else {
+        const auto data = session.layer(capture.uuid, layer);
+        out.top = rowTopKeys(headProblem(*data, head), headQ(*data, head), headK(*data, head), row,
+                             count);
+    }
+    const auto end = std::find(out.top.key.begin(), out.top.key.end(), -1);
+    out.top.k = std::min<Index>(count, end - out.top.key.begin());
+    out.top.key.resize(std::size_t(out.top.k));
+    out.top.p.resize(std::size_t(out.top.k));
+    return out;
+}
+
 std::vector<MaskMetrics> sessionMaskMetrics(Session& session, const CaptureInfo& capture,
                                             const MethodSpec& method, const HeadChoice& choice,
                                             kernels::Backend& backend, const Job& job) {
@@ -104,7 +138,7 @@ std::vector<MaskMetrics> sessionMaskMetrics(Session& session, const CaptureInfo&
     std::vector<HeadFacts> facts;
     if (wantsRetrieval(method))
         facts = sessionHeadFacts(session, capture, backend, job.part(0, 0.1));
-    const MetricsOptions options{capture.truth, true, true};
+    MetricsOptions options{capture.truth, true, true};
     std::vector<MaskMetrics> rows;
     CapturedLayer data;
     for (std::size_t i = 0; i < heads.size(); ++i) {
@@ -113,6 +147,8 @@ std::vector<MaskMetrics> sessionMaskMetrics(Session& session, const CaptureInfo&
         if (!data.layer || data.layer->layer != l)
             data = readLayer(session, capture, l, choice.rows, backend, withoutReport(job));
         const HeadInput input = sessionHeadInput(data, facts, h, backend);
+        const std::optional<TopKeys> top = sessionTopKeys(session, capture, l, h, choice.rows);
+        options.top = top ? &*top : nullptr;
         rows.push_back(measureMask(backend, input, headV(*data.layer, h),
                                    policy->select(input, job), options, job));
     }

@@ -38,6 +38,19 @@ struct HeadChoice {
 std::vector<std::pair<Index, Index>> chosenHeads(const CaptureInfo& capture,
                                                  const HeadChoice& choice);
 
+/// The stored top keys of a head's rows; null when the capture keeps none.
+std::optional<TopKeys> sessionTopKeys(const Session& session, const CaptureInfo& capture,
+                                      Index layer, Index head, RowRange rows = RowRange::All);
+
+/// The keys with the largest probabilities of one row, as many as it sees but at most `count`.
+struct TopRow {
+    TopKeys top;          ///< of one row; k = how many there are
+    bool stored = false;  ///< read from the session, else computed from Q and K
+};
+/// @throws Error(NotFound) for a row that does not exist
+TopRow sessionTopRow(const Session& session, const CaptureInfo& capture, Index layer, Index head,
+                     Index row, Index count);
+
 /// Exact metrics of one method on the chosen heads; stored when the session is writable and all
 /// rows are asked for.
 std::vector<MaskMetrics> sessionMaskMetrics(Session& session, const CaptureInfo& capture,

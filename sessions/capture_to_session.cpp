@@ -26,6 +26,8 @@ void requireSame(const CaptureInfo& partial, const CaptureRequest& request) {
         what = "prompt";
     else if (partial.store != request.options.store)
         what = "stored type";
+    else if (partial.topKeys != request.options.topKeys)
+        what = "choice of top keys";
     if (what)
         throw Error(Errc::Usage, "capture " + partial.uuid.substr(0, 8) +
                                      " was begun with another " + what +

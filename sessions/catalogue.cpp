@@ -192,6 +192,7 @@ std::string insertCapture(Database& db, const CaptureRequest& request,
 
     Json options = {{"layers", layers}, {"store", nameOf(request.options.store)}};
     if (!request.offsets.empty()) options["offsets"] = packOffsets(request.offsets);
+    if (request.options.topKeys) options["top_k"] = kTopKeys;
     if (request.queries > 0) options["queries"] = request.queries;
     if (request.prefill > 0) options["prefill"] = request.prefill;
     if (!request.decodeSteps.empty()) options["decode_steps"] = request.decodeSteps;
@@ -312,6 +313,11 @@ CaptureInfo readCapture(Database& db, std::int64_t row, const std::set<std::int6
             if (c.layersAsked[i] < 0 || c.layersAsked[i] >= c.config.layers ||
                 (i > 0 && c.layersAsked[i] <= c.layersAsked[i - 1]))
                 throw Error(Errc::Format, "its list of layers is not in order");
+        const Index topK = options.value("top_k", Index(0));
+        if (topK != 0 && topK != kTopKeys)
+            throw Error(Errc::Format, "it keeps " + std::to_string(topK) +
+                                          " probabilities a row, which Sparsight never does");
+        c.topKeys = topK > 0;
         c.queries = options.value("queries", tokens);
         if (c.queries < 1 || c.queries > kMostTokens)
             throw Error(Errc::Format, "its number of queries is out of range");

@@ -9,7 +9,7 @@
 namespace sparsight::sessions {
 namespace {
 
-constexpr Index kMapChunk = 128, kRowChunk = 16384;
+constexpr Index kMapChunk = 128, kRowChunk = 16384, kTopChunk = 1024;
 constexpr Index kMostLevels = 32;
 
 Index ceilDiv(Index a, Index b) {
@@ -48,6 +48,33 @@ H5Dataset makeDataset(hid_t file, const std::string& name, const std::vector<hsi
     return H5Dataset(
         H5Dcreate2(file, name.c_str(), H5T_IEEE_F32LE, space, H5P_DEFAULT, create, H5P_DEFAULT),
         "create " + name);
+}
+
+/// Top keys or their probabilities, [heads][Nq][k]: not compressed, which would take longer than
+/// the capture and save little.
+template <class T>
+void writeTop(hid_t file, const std::string& name, const std::vector<T>& values,
+              const LayerStats& stats, const nlohmann::json& attributes, const Job& job) {
+    constexpr bool whole = std::is_integral_v<T>;
+    const std::vector<hsize_t> dims{hsize_t(stats.heads), hsize_t(stats.Nq), hsize_t(stats.top.k)};
+    const std::vector<hsize_t> chunk{1, hsize_t(std::min(kTopChunk, stats.Nq)), dims[2]};
+    const H5Space space(H5Screate_simple(3, dims.data(), nullptr), "shape " + name);
+    const H5Properties create(H5Pcreate(H5P_DATASET_CREATE), "prepare " + name);
+    h5Check(H5Pset_chunk(create, 3, chunk.data()), "chunk " + name);
+    const H5Dataset dataset(H5Dcreate2(file, name.c_str(), whole ? H5T_STD_I32LE : H5T_IEEE_F32LE,
+                                       space, H5P_DEFAULT, create, H5P_DEFAULT),
+                            "create " + name);
+    h5WriteAttributes(dataset, attributes);
+    const H5Space place(H5Dget_space(dataset), "write " + name);
+    for (Index h = 0; h < stats.heads; ++h) {
+        job.check();
+        const hsize_t start[] = {hsize_t(h), 0, 0}, count[] = {1, dims[1], dims[2]};
+        h5Check(H5Sselect_hyperslab(place, H5S_SELECT_SET, start, nullptr, count, nullptr),
+                "write " + name);
+        h5Check(H5Dwrite(dataset, whole ? H5T_NATIVE_INT32 : H5T_NATIVE_FLOAT, place, place,
+                         H5P_DEFAULT, values.data()),
+                "write " + name);
+    }
 }
 
 /// Whether a rectangle holds any bit: -0 and NaN count, so that what is read back has equal bits.
@@ -118,6 +145,8 @@ void checkShapes(const LayerStats& s) {
                           Index(size) == s.heads * (s.Nq + s.Nk - 1);  // not causal
         if (!wide) expect(f.name, size, s.heads * (f.perKey ? s.Nk : s.Nq));
     }
+    expect("top keys", s.top.key.size(), s.heads * s.Nq * s.top.k);
+    expect("top probabilities", s.top.p.size(), s.heads * s.Nq * s.top.k);
 }
 
 /// Takes the bytes of a core-driver file at the moment when HDF5 closes it. H5Fget_file_image() of
@@ -192,6 +221,17 @@ void writeStats(hid_t file, const nlohmann::json& root, const LayerStats& stats,
         h5Check(H5Dwrite(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()),
                 std::string("write ") + f.name);
     }
+    if (stats.top.k == 0) return;
+    writeTop(file, "topk_idx", stats.top.key, stats,
+             {{"units", "token"},
+              {"axes", "head,query,rank"},
+              {"long_name", "keys of the largest probabilities, -1 beyond the visible ones"}},
+             job);
+    writeTop(file, "topk_p", stats.top.p, stats,
+             {{"units", "probability"},
+              {"axes", "head,query,rank"},
+              {"long_name", "the largest probabilities of each query, descending"}},
+             job);
 }
 
 // --- reading ------------------------------------------------------------------------------------
@@ -211,8 +251,9 @@ H5Dataset openDataset(hid_t file, const std::string& group, const std::string& n
     return H5Dataset(H5Dopen2(file, full.c_str(), H5P_DEFAULT), "open /" + full + " of " + where);
 }
 
-std::vector<float> readArray(hid_t dataset, const std::vector<hsize_t>& wanted,
-                             const std::string& what) {
+/// @throws Error(Format) when an array is not of that type and shape, or not stored as we do
+void checkArray(hid_t dataset, const char* element, const std::vector<hsize_t>& wanted,
+                const std::string& what) {
     constexpr hsize_t kMostChunk = hsize_t(16) << 20;  // elements: 64 MiB
     const H5Properties made(H5Dget_create_plist(dataset), "examine " + what);
     if (H5Pget_layout(made) != H5D_CHUNKED || H5Pget_external_count(made) != 0)
@@ -236,9 +277,14 @@ std::vector<float> readArray(hid_t dataset, const std::vector<hsize_t>& wanted,
     const H5Type type(H5Dget_type(dataset), "examine " + what);
     hsize_t dims[H5S_MAX_RANK] = {};
     const int rank = H5Sget_simple_extent_dims(space, dims, nullptr);
-    if (h5TypeName(type) != "f32" || rank != int(wanted.size()) ||
+    if (h5TypeName(type) != element || rank != int(wanted.size()) ||
         !std::equal(wanted.begin(), wanted.end(), dims))
         throw Error(Errc::Format, what + " does not have the shape that the capture asks for");
+}
+
+std::vector<float> readArray(hid_t dataset, const std::vector<hsize_t>& wanted,
+                             const std::string& what) {
+    checkArray(dataset, "f32", wanted, what);
     hsize_t count = 1;
     for (const hsize_t n : wanted) count *= n;
     std::vector<float> values(count);
@@ -247,12 +293,34 @@ std::vector<float> readArray(hid_t dataset, const std::vector<hsize_t>& wanted,
     return values;
 }
 
-H5File openImage(std::span<const std::byte> image, const std::string& where) {
-    const H5Properties access = h5Access();
-    h5Check(H5Pset_fapl_core(access, std::size_t(1) << 20, 0), "prepare " + where);
-    h5Check(H5Pset_file_image(access, const_cast<std::byte*>(image.data()), image.size()),
+/// Rows of one head of /topk_idx or /topk_p.
+template <class T>
+std::vector<T> readTop(hid_t file, const char* name, Index heads, Index Nq, Index head,
+                       TokenSpan rows, const std::string& where) {
+    constexpr bool whole = std::is_integral_v<T>;
+    const H5Dataset dataset = openDataset(file, {}, name, where);
+    checkArray(dataset, whole ? "i32" : "f32", {hsize_t(heads), hsize_t(Nq), hsize_t(kTopKeys)},
+               where + "/" + name);
+    std::vector<T> values(std::size_t(rows.size() * kTopKeys));
+    const hsize_t start[] = {hsize_t(head), hsize_t(rows.begin), 0};
+    const hsize_t count[] = {1, hsize_t(rows.size()), hsize_t(kTopKeys)};
+    const H5Space place(H5Dget_space(dataset), "read " + where);
+    const H5Space memory(H5Screate_simple(3, count, nullptr), "read " + where);
+    h5Check(H5Sselect_hyperslab(place, H5S_SELECT_SET, start, nullptr, count, nullptr),
             "read " + where);
-    return H5File(H5Fopen("image", H5F_ACC_RDONLY, access), "open " + where);
+    h5Check(H5Dread(dataset, whole ? H5T_NATIVE_INT32 : H5T_NATIVE_FLOAT, memory, place,
+                    H5P_DEFAULT, values.data()),
+            "read " + where);
+    return values;
+}
+
+/// By the descriptor: HDF5 reads the very file whose checksums were right.
+H5File openSegment(int fd, const std::string& where) {
+    const H5Properties access = h5Access();
+    // Segments never change, so a lock that some other reader holds means nothing.
+    h5Check(H5Pset_file_locking(access, 0, 1), "prepare " + where);
+    const std::string file = "/proc/self/fd/" + std::to_string(fd);
+    return H5File(H5Fopen(file.c_str(), H5F_ACC_RDONLY, access), "open " + where);
 }
 
 }  // namespace
@@ -276,10 +344,25 @@ std::vector<std::byte> pyramidImage(const nlohmann::json& root, const LayerStats
     return std::move(memory.image);
 }
 
-LayerStats readPyramid(std::span<const std::byte> image, Index layer, Index heads, Index Nq,
-                       Index Nk, const std::string& where) {
+TopKeys readTopKeys(int fd, Index heads, Index Nq, Index Nk, Index head, TokenSpan rows,
+                    const std::string& where) {
+    if (head < 0 || head >= heads || rows.begin < 0 || rows.begin >= rows.end || rows.end > Nq)
+        throw Error(Errc::NotFound, where + " holds the rows 0.." + std::to_string(Nq - 1) +
+                                        " of the heads 0.." + std::to_string(heads - 1));
     h5Quiet();
-    const H5File file = openImage(image, where);
+    const H5File file = openSegment(fd, where);
+    TopKeys top{kTopKeys, readTop<std::int32_t>(file, "topk_idx", heads, Nq, head, rows, where),
+                readTop<float>(file, "topk_p", heads, Nq, head, rows, where)};
+    if (std::any_of(top.key.begin(), top.key.end(),
+                    [Nk](std::int32_t key) { return key < -1 || key >= Nk; }))
+        throw Error(Errc::Format, where + "/topk_idx names keys that do not exist");
+    return top;
+}
+
+LayerStats readPyramid(int fd, Index layer, Index heads, Index Nq, Index Nk,
+                       const std::string& where) {
+    h5Quiet();
+    const H5File file = openSegment(fd, where);
     LayerStats stats;
     stats.layer = layer;
     stats.heads = heads;

@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <nlohmann/json.hpp>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -18,10 +17,16 @@ namespace sparsight::sessions {
 std::vector<std::byte> pyramidImage(const nlohmann::json& root, const LayerStats& stats,
                                     const Job& job);
 
-/// The statistics in such an image. Call after its checksum was found right.
+/// The statistics in such a file, without top keys. Call after its checksum was found right.
+/// @param fd     open for reading
 /// @param where  names the segment in messages
 /// @throws Error(Format) when anything is missing or not of the shape that heads, Nq and Nk ask for
-LayerStats readPyramid(std::span<const std::byte> image, Index layer, Index heads, Index Nq,
-                       Index Nk, const std::string& where);
+LayerStats readPyramid(int fd, Index layer, Index heads, Index Nq, Index Nk,
+                       const std::string& where);
+
+/// The top keys of some rows of one head in such a file; nothing else is read.
+/// @throws as readPyramid; Error(NotFound) for a head or rows that the layer does not have
+TopKeys readTopKeys(int fd, Index heads, Index Nq, Index Nk, Index head, TokenSpan rows,
+                    const std::string& where);
 
 }  // namespace sparsight::sessions

@@ -40,6 +40,7 @@ CaptureRequest captureRequest(const TensorSet& set, const ImportPlan& plan,
     c.device = request.device;
     c.queries = plan.problem().Nq;
     c.options.store = plan.layers.front().q.type;
+    c.options.topKeys = request.topKeys;
     for (const ImportLayer& l : plan.layers) c.options.layers.push_back(l.layer);
     if (!request.tokenizer.empty()) {
         if (!plan.inputIds)
@@ -95,7 +96,8 @@ ImportResult importToSession(const std::filesystem::path& folder, const TensorSe
             layer.capture.lse = {lse.data(), {p.Hq, p.Nq}};
             const Job part([&](double f, std::string_view) { job.step(done + f / all, stage); },
                            [&] { return job.stopAsked(); });
-            const LayerStats stats = measureLayer(backend, layer.capture, lse.data(), part);
+            const LayerStats stats =
+                measureLayer(backend, layer.capture, lse.data(), part, capture.options.topK());
             for (std::size_t i = 0; i < layer.fileLse.size(); ++i) {
                 const double a = double(layer.fileLse[i]), b = double(lse[i]);
                 const double difference = a == b ? 0.0 : std::abs(a - b);

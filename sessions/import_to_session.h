@@ -10,6 +10,7 @@ struct ImportRequest {
     std::string modelName;            ///< "" = as the file says, else the first file's stem
     std::filesystem::path tokenizer;  ///< of the model, for the tokens' texts; "" = none
     std::string device;               ///< for the session's record
+    bool topKeys = false;             ///< as CaptureOptions::topKeys
 };
 
 struct ImportResult {

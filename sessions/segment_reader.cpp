@@ -90,16 +90,23 @@ private:
     const fs::path& m_file;
 };
 
+/// @param verify  compare the checksums, else the size alone
+Fd openSegment(const fs::path& root, const Segment& segment, bool verify) {
+    const fs::path file = root / segment.path;
+    Fd fd = openBeneath(root, segment.path);
+    if (verify)
+        verifySegment(fd, file, segment);
+    else if (sizeOf(fd, file) != segment.bytes)
+        throw Error(Errc::Format, "'" + file.string() + "' is damaged: its size changed");
+    return fd;
+}
+
 }  // namespace
 
 std::shared_ptr<const LayerCapture> readQkv(const fs::path& root, const Segment& segment,
                                             const LayerShape& shape, bool verify) {
     const fs::path file = root / segment.path;
-    const Fd fd = openBeneath(root, segment.path);
-    if (verify)
-        verifySegment(fd, file, segment);
-    else if (sizeOf(fd, file) != segment.bytes)
-        throw Error(Errc::Format, "'" + file.string() + "' is damaged: its size changed");
+    const Fd fd = openSegment(root, segment, verify);
     Json about;
     {
         const std::lock_guard lock(h5Mutex());
@@ -152,17 +159,22 @@ std::shared_ptr<const LayerCapture> readQkv(const fs::path& root, const Segment&
 }
 
 std::shared_ptr<const LayerStats> readPyr(const fs::path& root, const Segment& segment,
-                                          const LayerShape& shape) {
+                                          const LayerShape& shape, bool verify) {
     const fs::path file = root / segment.path;
-    const Fd fd = openBeneath(root, segment.path);
-    verifySegment(fd, file, segment);
-    std::vector<std::byte> image(std::size_t(segment.bytes));
-    readFully(fd, image, 0, file);
+    const Fd fd = openSegment(root, segment, verify);
     const std::lock_guard lock(h5Mutex());
     auto stats = std::make_shared<LayerStats>(readPyramid(
-        image, segment.layer, shape.heads, shape.Nq, shape.Nk, "'" + file.string() + "'"));
+        fd.get(), segment.layer, shape.heads, shape.Nq, shape.Nk, "'" + file.string() + "'"));
     stats->massError = segment.massError;
     return stats;
+}
+
+TopKeys readTop(const fs::path& root, const Segment& segment, const LayerShape& shape, Index head,
+                TokenSpan rows, bool verify) {
+    const Fd fd = openSegment(root, segment, verify);
+    const std::lock_guard lock(h5Mutex());
+    return readTopKeys(fd.get(), shape.heads, shape.Nq, shape.Nk, head, rows,
+                       "'" + (root / segment.path).string() + "'");
 }
 
 }  // namespace sparsight::sessions

@@ -17,8 +17,12 @@ std::shared_ptr<const LayerCapture> readQkv(const std::filesystem::path& root,
                                             const Segment& segment, const LayerShape& shape,
                                             bool verify);
 
-/// The statistics of a pyr segment; always verified.
+/// The statistics of a pyr segment, without top keys. @throws as readQkv
 std::shared_ptr<const LayerStats> readPyr(const std::filesystem::path& root, const Segment& segment,
-                                          const LayerShape& shape);
+                                          const LayerShape& shape, bool verify);
+/// The top keys of some rows of a head, in a pyr segment that holds them. @throws as readQkv;
+/// Error(NotFound) for a head or rows that are not there
+TopKeys readTop(const std::filesystem::path& root, const Segment& segment, const LayerShape& shape,
+                Index head, TokenSpan rows, bool verify);
 
 }  // namespace sparsight::sessions

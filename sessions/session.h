@@ -39,6 +39,7 @@ struct CaptureInfo {
     std::vector<Index> layersAsked;  ///< chosen layers
     std::vector<Index> layersDone;   ///< committed ones, ascending
     kernels::DType store = kernels::DType::F32;
+    bool topKeys = false;  ///< it keeps the kTopKeys largest probabilities of every row
     std::string device, createdUtc, finishedUtc, error;
     Index bytes = 0;
     double massError = 0;
@@ -123,7 +124,12 @@ public:
     CaptureInfo captureInfo(const std::string& uuid = {}) const;  ///< "" = the newest
     /// Checks CRC on first use, then maps Q, K, V, LSE. @throws Error(NotFound) layer not captured
     std::shared_ptr<const LayerCapture> layer(const std::string& capture, Index layer) const;
+    /// Without top keys, which are many: topKeys() reads those that are wanted.
     std::shared_ptr<const LayerStats> stats(const std::string& capture, Index layer) const;
+    /// The kTopKeys largest probabilities of some rows of a head.
+    /// @throws Error(NotFound) when the capture keeps none, or for a layer, head or rows that it
+    ///         does not have
+    TopKeys topKeys(const std::string& capture, Index layer, Index head, TokenSpan rows) const;
 
     // --- what was computed ------------------------------------------------------------------
     void saveHeadFacts(const std::string& capture, const std::vector<HeadFacts>& facts);

@@ -32,6 +32,10 @@ void checkLayer(const CaptureInfo& info, const LayerCapture& layer, const LayerS
         stats.heads != p.Hq || stats.Nq != p.Nq || stats.Nk != p.Nk ||
         layer.lse.size() != p.Hq * p.Nq)
         throw Error(Errc::Shape, who + "its shapes are not those of the model and the prompt");
+    if (stats.top.k != (info.topKeys ? kTopKeys : 0))
+        throw Error(Errc::Shape, who + "it has the " + std::to_string(stats.top.k) +
+                                     " largest probabilities of each row where the capture keeps " +
+                                     (info.topKeys ? std::to_string(kTopKeys) : "none"));
 }
 
 /// A full disk in the middle of writing, with how much is missing now.
@@ -332,10 +336,26 @@ std::shared_ptr<const LayerStats> Session::stats(const std::string& capture, Ind
         const std::lock_guard lock(m_impl->cache);
         if (auto ready = m_impl->stats[path].lock()) return ready;
     }
-    const auto read = readPyr(m_impl->root, wanted.segment, wanted.shape);
+    const auto read = readPyr(m_impl->root, wanted.segment, wanted.shape, m_impl->unverified(path));
     const std::lock_guard lock(m_impl->cache);
+    m_impl->verified.insert(path);
     m_impl->stats[path] = read;
     return read;
+}
+
+TopKeys Session::topKeys(const std::string& capture, Index layer, Index head,
+                         TokenSpan rows) const {
+    if (!captureInfo(capture).topKeys)
+        throw Error(Errc::NotFound, "capture " + capture.substr(0, 8) +
+                                        " does not keep the largest probabilities of each row: "
+                                        "capture with --top-k for them");
+    const Wanted wanted = findLayer(*m_impl, capture, "pyr", layer);
+    const std::string& path = wanted.segment.path;
+    TopKeys top =
+        readTop(m_impl->root, wanted.segment, wanted.shape, head, rows, m_impl->unverified(path));
+    const std::lock_guard lock(m_impl->cache);
+    m_impl->verified.insert(path);
+    return top;
 }
 
 }  // namespace sparsight::sessions

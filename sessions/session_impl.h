@@ -42,6 +42,11 @@ struct Session::Impl {
     mutable std::set<std::string> verified;  ///< paths whose checksums were right
     mutable std::map<std::string, std::weak_ptr<const LayerCapture>> layers;
     mutable std::map<std::string, std::weak_ptr<const LayerStats>> stats;
+    /// Whether a segment's checksums are still to be compared; `verified` takes it when they were.
+    bool unverified(const std::string& segmentPath) const {
+        const std::lock_guard guard(cache);
+        return !verified.contains(segmentPath);
+    }
 
     ~Impl();
     /// @throws Error(Usage) when the session is open for reading only

@@ -268,6 +268,8 @@ void Analysis::startRecall(int mask) {
         const HeadInput input = sessions::sessionHeadInput(data, facts, key.head, *backend);
         MetricsOptions options;
         options.needle = capture.truth;
+        const auto top = sessions::sessionTopKeys(*session, capture, key.layer, key.head);
+        options.top = top ? &*top : nullptr;
         options.outputError = false;
         MaskMetrics m =
             measureMask(*backend, input, headV(*data.layer, key.head), *policy, options, job);
@@ -303,6 +305,8 @@ void Analysis::startError(int mask) {
             dense->values = denseOutput(*backend, input, headV(*data.layer, key.head), job);
         MetricsOptions options;
         options.needle = capture.truth;
+        const auto top = sessions::sessionTopKeys(*session, capture, key.layer, key.head);
+        options.top = top ? &*top : nullptr;
         options.denseOutput = dense->values.data();
         return std::make_shared<const MaskMetrics>(
             measureMask(*backend, input, headV(*data.layer, key.head), *policy, options, job));

@@ -1,5 +1,8 @@
 #include "ui/engine.h"
 
+#include <tuple>
+
+#include "core/model/device.h"
 #include "ui/shell/ui_log.h"
 
 namespace sparsight::ui {
@@ -46,6 +49,28 @@ void Engine::stopAll() {
 
 std::shared_ptr<kernels::Backend> Engine::backend(Lane lane) const {
     return lane == Quick ? m_quickBackend : m_longBackend;
+}
+
+void Engine::useDevice(const QString& id) {
+    using Pair = std::pair<std::shared_ptr<kernels::Backend>, std::shared_ptr<kernels::Backend>>;
+    auto work = [this, id = id.toStdString()](const Job&) -> Pair {
+        const auto make = [&] {
+            return backendOrCpu(id, 0, [this](const std::string& sentence) {
+                emit noted(QString::fromStdString(sentence));
+            });
+        };
+        return {make(), make()};
+    };
+    run(Long, QStringLiteral("device"), std::move(work))
+        .then(this,
+              [this, id](const Pair& backends) {
+                  std::tie(m_quickBackend, m_longBackend) = backends;
+                  m_device = id;
+                  emit deviceChanged();
+              })
+        .onFailed(this, [this](const std::exception& e) {
+            emit deviceFailed(QString::fromUtf8(e.what()));
+        });
 }
 
 }  // namespace sparsight::ui

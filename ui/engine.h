@@ -17,7 +17,8 @@ namespace sparsight::ui {
 /// All work over ~50 ms runs here, never on the GUI thread. Two lanes of one thread each: `Quick`
 /// for what the user waits for (map pixels, metrics of the selected head), `Long` for captures,
 /// runs, plans and whole-model tables. Each lane owns a kernel backend, so a long job never makes
-/// a map wait. A newer request of a tag stops and replaces the older one.
+/// a map wait. A newer request of a tag stops and replaces the older one. The device of both lanes
+/// changes between two long jobs; jobs that were given a backend before keep it.
 class Engine : public QObject {
     Q_OBJECT
 public:
@@ -68,8 +69,17 @@ public:
     bool idle() const { return m_running == 0; }  ///< nothing queued or running
     /// The backend of a lane; use it inside that lane's work only.
     std::shared_ptr<kernels::Backend> backend(Lane lane) const;
+    /// "cpu" or "cuda:N", for models.
+    const QString& device() const { return m_device; }
+    /// Asks for another device, which comes with deviceChanged(), or with deviceFailed() when it is
+    /// not there.
+    void useDevice(const QString& id);
 
 signals:
+    void deviceChanged();
+    void deviceFailed(const QString& why);
+    /// Something that a backend did otherwise than asked: a call that the CPU made for a GPU.
+    void noted(const QString& sentence);
     void progressed(const QString& tag, double fraction, const QString& stage);
     void began(const QString& tag);
     /// outcome: done, cancelled, or the error's sentence
@@ -81,6 +91,7 @@ private:
 
     QThreadPool m_quick, m_long;
     std::shared_ptr<kernels::Backend> m_quickBackend, m_longBackend;
+    QString m_device = QStringLiteral("cpu");
     QHash<QString, std::shared_ptr<std::atomic<bool>>> m_stops;
     int m_running = 0;  ///< GUI thread only
 };

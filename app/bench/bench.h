@@ -32,10 +32,12 @@ struct Rival {
 struct Operation {
     std::string id, title;
     Shape shape;
-    double flops = 0;               ///< of one run, products only; 0 = not a question of arithmetic
-    double bytes = 0;               ///< read and written at least; 0 = not a question of memory
-    std::function<void()> run;      ///< once, on warm buffers
-    std::function<double()> error;  ///< relative distance to float64; may be empty
+    std::string input;          ///< in words, in place of `shape` where that says nothing
+    double flops = 0;           ///< of one run, products only; 0 = not a question of arithmetic
+    double bytes = 0;           ///< read and written at least; 0 = not a question of memory
+    std::function<void()> run;  ///< once, on warm buffers
+    std::function<double()> milliseconds;  ///< instead of `run` where a device times itself
+    std::function<double()> error;         ///< relative distance to float64; may be empty
     double errorLimit = 0;
     double peakBar = 0;  ///< least acceptable fraction of the FMA peak; 0 = none
     std::vector<Rival> rivals;
@@ -49,6 +51,8 @@ public:
     virtual ~Peer() = default;
     virtual std::string name() const = 0;
     virtual double attention(const Shape& shape) = 0;
+    /// Any other request of one line; NaN when the peer cannot do it.
+    virtual double ask(const std::string& request) = 0;
 };
 /// @param command  for the shell @throws Error(Resources)
 std::shared_ptr<Peer> startPeer(const std::string& command, int threads);
@@ -62,11 +66,19 @@ std::vector<std::shared_ptr<Peer>> startTorchPeers(int threads);
 std::vector<Operation> cpuOperations(kernels::Backend& backend, const std::string& filter,
                                      const std::vector<std::shared_ptr<Peer>>& peers);
 
+/// The same for the CUDA path, with inputs and outputs on the GPU; the peers speak the language of
+/// scripts/peer_gpu.py. Only in a build with CUDA.
+std::vector<Operation> gpuOperations(kernels::Backend& backend, const std::string& filter,
+                                     const std::vector<std::shared_ptr<Peer>>& peers);
+
 /// The forward pass of whole models, where `filter` asks for "prefill": the bundled one, and two
 /// random layers of Llama-3-8B's sizes (900 MB in the folder for temporary files while it runs).
 /// Only in a build with LibTorch.
 void addPrefill(std::vector<Operation>& operations, kernels::Backend& backend,
                 const std::string& filter);
+
+/// Tokenizers on generated English.
+void addTokenize(std::vector<Operation>& operations, const std::string& filter);
 
 struct Timing {
     double median = 0, p10 = 0, p90 = 0;
@@ -74,9 +86,10 @@ struct Timing {
 };
 struct Result {
     const Operation* operation = nullptr;
-    Timing ours;                 ///< ms
-    double error = -1;           ///< -1: not checked
-    double peak = 0;             ///< GFLOP/s of the FMA loop, median of the same rounds
+    Timing ours;        ///< ms
+    double error = -1;  ///< -1: not checked
+    double peak = 0;    ///< GFLOP/s of the FMA loop (GPU: of the peer's matrix product), median of
+                        ///< the same rounds; 0 = unknown
     std::vector<Timing> rivals;  ///< ms
     std::vector<double> ratios;  ///< median over the rounds of the ratio within a round
     double gflops() const { return operation->flops / ours.median / 1e6; }

@@ -1,17 +1,11 @@
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
-#include "app/bench/bench.h"
+#include "app/bench/inputs.h"
 
 namespace sparsight::bench {
 namespace {
-
-double timed(const std::function<void()>& run) {
-    const auto start = std::chrono::steady_clock::now();
-    run();
-    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
-        .count();
-}
 
 double quantile(std::vector<double> values, double p) {
     if (values.empty()) return 0;
@@ -41,8 +35,13 @@ Result measure(const Operation& operation, int rounds, double seconds,
     Result result;
     result.operation = &operation;
     if (operation.error) result.error = operation.error();
-    operation.run();
-    for (const Rival& rival : operation.rivals) rival.milliseconds();
+    const auto once = [&] {
+        return operation.milliseconds ? operation.milliseconds() : timed(operation.run);
+    };
+    once();
+    // A rival that cannot do it says NaN and is not asked again.
+    std::vector<bool> runs;
+    for (const Rival& rival : operation.rivals) runs.push_back(!std::isnan(rival.milliseconds()));
     std::vector<double> ours, peaks;
     std::vector<std::vector<double>> theirs(operation.rivals.size()), ratios(theirs.size());
     const auto start = std::chrono::steady_clock::now();
@@ -52,13 +51,14 @@ Result measure(const Operation& operation, int rounds, double seconds,
         // Every second round runs backwards: whoever comes after a slow neighbour changes.
         const auto rivalsTurn = [&] {
             for (std::size_t i = 0; i < theirs.size(); ++i)
-                theirs[i].push_back(operation.rivals[i].milliseconds());
+                if (runs[i]) theirs[i].push_back(operation.rivals[i].milliseconds());
         };
         if (round % 2) rivalsTurn();
-        ours.push_back(timed(operation.run));
+        ours.push_back(once());
         peaks.push_back(peak());
         if (round % 2 == 0) rivalsTurn();
         for (std::size_t i = 0; i < theirs.size(); ++i) {
+            if (!runs[i]) continue;
             const Rival& rival = operation.rivals[i];
             ratios[i].push_back(rival.kind == Rival::Peer
                                     ? theirs[i].back() / ours.back()

@@ -1,12 +1,9 @@
 #include <algorithm>
-#include <array>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <memory>
-#include <random>
 
-#include "app/bench/bench.h"
+#include "app/bench/inputs.h"
 #include "core/metrics/mask_estimate.h"
 #include "core/metrics/mask_metrics.h"
 
@@ -14,235 +11,6 @@ namespace sparsight::bench {
 namespace {
 
 using namespace kernels;
-
-/// Normal random numbers in any type, one row of `width` after the other.
-std::vector<unsigned char> randomTensor(Index count, DType type, unsigned seed) {
-    std::vector<unsigned char> bytes(std::size_t(count * bytesOf(type)));
-    std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
-    for (Index i = 0; i < count; ++i) storeFloat(bytes.data(), type, i, normal(random));
-    return bytes;
-}
-
-/// Tokens of the layers on which results are compared with float64: ragged on purpose.
-constexpr Index kCheckedTokens = 1501;
-
-/// Inputs and outputs of one layer.
-struct Layer {
-    Problem problem;
-    std::vector<unsigned char> qData, kData, vData, oData;
-    std::vector<float> lse;
-    TensorView q, k, v;
-    MutTensorView o;
-
-    explicit Layer(const Shape& s, unsigned seed = 1) {
-        problem.Hq = s.heads;
-        problem.Hkv = s.kvHeads;
-        problem.Nq = s.nq;
-        problem.Nk = s.nk;
-        problem.d = problem.dv = s.d;
-        problem.scale = 1 / std::sqrt(float(s.d));
-        problem.causal = s.causal;
-        qData = randomTensor(s.heads * s.nq * s.d, s.type, seed);
-        kData = randomTensor(s.kvHeads * s.nk * s.d, s.type, seed + 1);
-        vData = randomTensor(s.kvHeads * s.nk * s.d, s.type, seed + 2);
-        oData.resize(qData.size());
-        lse.resize(std::size_t(s.heads * s.nq));
-        q = {qData.data(), s.type, 0, s.nq * s.d, s.d};
-        k = {kData.data(), s.type, 0, s.nk * s.d, s.d};
-        v = {vData.data(), s.type, 0, s.nk * s.d, s.d};
-        o = {oData.data(), s.type, 0, s.nq * s.d, s.d};
-    }
-    Layer(const Layer&) = delete;
-    Layer& operator=(const Layer&) = delete;
-};
-
-/// Made when first asked for: a table of operations costs nothing until one runs.
-template <class T, class Make>
-auto lazy(Make make) {
-    return [make, made = std::shared_ptr<T>()]() mutable -> T& {
-        if (!made) made = make();
-        return *made;
-    };
-}
-
-double distance(const float* a, const float* b, Index count) {
-    double error = 0, norm = 0;
-    for (Index i = 0; i < count; ++i) {
-        const double x = double(a[i]), y = double(b[i]);
-        error += (x - y) * (x - y);
-        norm += y * y;
-    }
-    return norm > 0 ? std::sqrt(error / norm) : std::sqrt(error);
-}
-
-double timed(const std::function<void()>& run) {
-    const auto start = std::chrono::steady_clock::now();
-    run();
-    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
-        .count();
-}
-
-using Policies = std::function<std::vector<Policy>(const Problem&)>;
-
-Policies everyHead(Policy policy) {
-    return [policy = std::move(policy)](const Problem&) { return std::vector<Policy>{policy}; };
-}
-
-/// Blocks at random, the diagonal one always, so many that the density is `density`.
-Policies randomBlocks(Index block, double density) {
-    return [=](const Problem& p) {
-        std::mt19937 random(7);
-        BlockList list;
-        list.block = block;
-        list.rowPtr.push_back(0);
-        const Index rows = (p.Nq + block - 1) / block;
-        for (Index r = 0; r < rows; ++r) {
-            const Index valid =
-                (std::min(p.visibleEnd(std::min(p.Nq, (r + 1) * block) - 1), p.Nk) + block - 1) /
-                block;
-            std::vector<std::int32_t> all;
-            for (Index c = 0; c + 1 < valid; ++c) all.push_back(std::int32_t(c));
-            std::shuffle(all.begin(), all.end(), random);
-            const auto keep = std::size_t(std::llround(density * double(valid)));
-            all.resize(std::min(all.size(), keep > 0 ? keep - 1 : 0));
-            all.push_back(std::int32_t(valid - 1));
-            std::sort(all.begin(), all.end());
-            list.col.insert(list.col.end(), all.begin(), all.end());
-            list.rowPtr.push_back(std::int32_t(list.col.size()));
-        }
-        return std::vector<Policy>{list};
-    };
-}
-
-/// `columns` random columns and `slashes` random diagonals, half of the latter among the nearest.
-Policies randomVerticalSlash(Index columns, Index slashes) {
-    return [=](const Problem& p) {
-        std::mt19937 random(8);
-        const auto pick = [&](Index count, Index from, std::vector<std::int32_t>& to) {
-            std::vector<std::int32_t> all;
-            for (Index i = from; i < p.Nk; ++i) all.push_back(std::int32_t(i));
-            std::shuffle(all.begin(), all.end(), random);
-            to.insert(to.end(), all.begin(),
-                      all.begin() + std::min<Index>(count, Index(all.size())));
-            std::sort(to.begin(), to.end());
-        };
-        VerticalSlash vs;
-        pick(columns, 0, vs.cols);
-        for (Index s = 0; s < slashes / 2; ++s) vs.diags.push_back(std::int32_t(s));
-        pick(slashes - slashes / 2, slashes / 2, vs.diags);
-        return std::vector<Policy>{vs};
-    };
-}
-
-/// A layer with the plan of one mask.
-struct Planned {
-    Layer layer;
-    Plan plan;
-    Planned(const Shape& s, const Policies& policies, PlanMode mode)
-        : layer(s), plan(buildPlan(layer.problem, policies(layer.problem), mode)) {}
-    double density() const {
-        double sum = 0;
-        for (Index h = 0; h < layer.problem.Hq; ++h) sum += plan.stats.density(h);
-        return sum / double(layer.problem.Hq);
-    }
-};
-
-void forward(Backend& backend, Planned& x) {
-    backend.forward(x.layer.problem, x.layer.q, x.layer.k, x.layer.v, x.plan, x.layer.o,
-                    x.layer.lse.data());
-}
-
-/// Largest relative distance per head between our output and the reference's on a small layer of
-/// the same widths, with ragged lengths.
-double forwardError(Backend& backend, Shape s, const Policies& policies, PlanMode mode) {
-    const Index group = s.heads / s.kvHeads;
-    s.kvHeads = std::min<Index>(s.kvHeads, 2);
-    s.heads = s.kvHeads * group;
-    const bool square = s.nq == s.nk;
-    s.nk = std::min(s.nk, kCheckedTokens);
-    s.nq = square ? s.nk : std::min(s.nq, s.nk);
-    Planned ours(s, policies, mode), theirs(s, policies, mode);
-    forward(backend, ours);
-    const auto reference = makeReference();
-    forward(*reference, theirs);
-    const auto floats = [&](const Layer& l, Index h) {
-        std::vector<float> x(std::size_t(s.nq * s.d));
-        for (std::size_t i = 0; i < x.size(); ++i)
-            x[i] = loadFloat(l.oData.data(), s.type, h * s.nq * s.d + Index(i));
-        return x;
-    };
-    double worst = 0;
-    for (Index h = 0; h < s.heads; ++h)
-        worst = std::max(worst, distance(floats(ours.layer, h).data(),
-                                         floats(theirs.layer, h).data(), s.nq * s.d));
-    return worst;
-}
-
-double errorLimitOf(DType t) {
-    return t == DType::F32 ? 5e-6 : t == DType::F16 ? 2e-3 : 8e-3;
-}
-
-struct Captured {
-    CaptureSpec spec;
-    std::vector<float> lse, rowMax, entropy, distance, sink, local, sum, max, columns, diagonals;
-    CaptureOut out;
-
-    explicit Captured(const Problem& p, bool keyPass) {
-        const auto rows = std::size_t(p.Hq * p.Nq);
-        const auto blocks = std::size_t(p.Hq * ((p.Nq + spec.block - 1) / spec.block) *
-                                        ((p.Nk + spec.block - 1) / spec.block));
-        const auto get = [](std::vector<float>& x, std::size_t n) {
-            x.resize(n);
-            return x.data();
-        };
-        out.lse = get(lse, rows);
-        out.rowMax = get(rowMax, rows);
-        out.entropy = get(entropy, rows);
-        out.meanDistance = get(distance, rows);
-        out.sinkMass = get(sink, rows);
-        out.localMass = get(local, rows);
-        if (!keyPass) return;
-        out.blockSum = get(sum, blocks);
-        out.blockMax = get(max, blocks);
-        out.colMass = get(columns, std::size_t(p.Hq * p.Nk));
-        out.diagMass = get(diagonals, std::size_t(p.Hq * (p.causal ? p.Nk : p.Nq + p.Nk - 1)));
-    }
-};
-
-double captureError(Backend& backend, Shape s, bool keyPass) {
-    s.heads = s.kvHeads = 1;
-    s.nq = s.nk = kCheckedTokens;
-    Layer layer(s);
-    Captured ours(layer.problem, keyPass), theirs(layer.problem, keyPass);
-    backend.capture(layer.problem, layer.q, layer.k, ours.spec, ours.out);
-    makeReference()->capture(layer.problem, layer.q, layer.k, theirs.spec, theirs.out);
-    double worst = 0;
-    const auto compare = [&](const std::vector<float>& a, const std::vector<float>& b) {
-        if (!a.empty()) worst = std::max(worst, distance(a.data(), b.data(), Index(a.size())));
-    };
-    compare(ours.lse, theirs.lse);
-    compare(ours.entropy, theirs.entropy);
-    compare(ours.distance, theirs.distance);
-    compare(ours.sink, theirs.sink);
-    compare(ours.local, theirs.local);
-    compare(ours.sum, theirs.sum);
-    compare(ours.max, theirs.max);
-    compare(ours.columns, theirs.columns);
-    compare(ours.diagonals, theirs.diagonals);
-    return worst;
-}
-
-double productFlops(const Shape& s, double pairs) {
-    return 4.0 * double(s.heads) * pairs * double(s.d);
-}
-double pairsOf(const Shape& s) {
-    Problem p;
-    p.Nq = s.nq;
-    p.Nk = s.nk;
-    p.causal = s.causal;
-    return double(validPairs(p));
-}
 
 class Table {
 public:
@@ -282,7 +50,7 @@ public:
         op.title = title;
         op.shape = s;
         auto input = planned(s, policies, mode);
-        const double density = input().density();
+        const double density = densityOf(input().plan);
         op.flops = productFlops(s, pairsOf(s)) * density / (lseOnly ? 2 : 1);
         if (lseOnly) {
             op.run = [backend = m_backend, input]() mutable {
@@ -315,28 +83,44 @@ public:
         m_operations.push_back(std::move(op));
     }
 
-    void capture(const std::string& id, Shape s, bool keyPass, double bar) {
+    /// Rows alone, or with the passes over keys, or those and the top 64 keys against the capture
+    /// without them.
+    enum class Captures { Rows, All, TopK };
+    void capture(const std::string& id, Shape s, Captures what, double bar) {
         if (!wanted(id)) return;
+        const bool keyPass = what != Captures::Rows, topK = what == Captures::TopK;
         struct Both {
             Layer layer;
             Captured captured;
-            Both(const Shape& shape, bool keys) : layer(shape), captured(layer.problem, keys) {}
+            Both(const Shape& shape, bool keys, bool top)
+                : layer(shape), captured(layer.problem, keys, top) {}
         };
         Operation op;
         op.id = id;
-        op.title = keyPass ? "capture: LSE, entropy, blocks, columns, diagonals"
-                           : "capture: row statistics only";
+        op.title = topK      ? "capture + top 64 keys per query"
+                   : keyPass ? "capture: LSE, entropy, blocks, columns, diagonals"
+                             : "capture: row statistics only";
         op.shape = s;
         op.flops = productFlops(s, pairsOf(s)) / (keyPass ? 1 : 2);
-        auto input = lazy<Both>([s, keyPass] { return std::make_shared<Both>(s, keyPass); });
-        op.run = [backend = m_backend, input]() mutable {
-            Both& x = input();
-            backend->capture(x.layer.problem, x.layer.q, x.layer.k, x.captured.spec,
-                             x.captured.out);
+        const auto captured = [backend = m_backend, s, keyPass](bool top) {
+            auto input = lazy<Both>([=] { return std::make_shared<Both>(s, keyPass, top); });
+            return [backend, input]() mutable {
+                Both& x = input();
+                backend->capture(x.layer.problem, x.layer.q, x.layer.k, x.captured.spec,
+                                 x.captured.out);
+            };
         };
-        op.error = [backend = m_backend, s, keyPass] { return captureError(*backend, s, keyPass); };
+        op.run = captured(topK);
+        op.error = [backend = m_backend, s, keyPass, topK] {
+            return captureError(*backend, s, keyPass, topK);
+        };
         op.errorLimit = 2e-5;
-        op.rivals.push_back(denseForward(s, 1, bar));
+        if (topK)
+            op.rivals.push_back(
+                {Rival::Cost, "capture without",
+                 [run = captured(false)]() mutable { return timed([&] { run(); }); }, 1, bar});
+        else
+            op.rivals.push_back(denseForward(s, 1, bar));
         m_operations.push_back(std::move(op));
     }
 
@@ -592,9 +376,12 @@ std::vector<Operation> cpuOperations(Backend& backend, const std::string& filter
              PlanMode::Exact, 0, true);
     t.sparse("recall-blocks", "LSE only, random blocks of 64, 10 %", longer, randomBlocks(64, 0.1),
              PlanMode::Exact, 0, true);
-    t.capture("capture", square(4, 4, 4096, 128, true), true, 2.2);
-    t.capture("capture-d64", square(8, 8, 4096, 64, true), true, 2.2);
-    t.capture("capture-rows", square(4, 4, 4096, 128, true), false, 0);
+    using Captures = Table::Captures;
+    t.capture("capture", square(4, 4, 4096, 128, true), Captures::All, 2.2);
+    t.capture("capture-d64", square(8, 8, 4096, 64, true), Captures::All, 2.2);
+    t.capture("capture-rows", square(4, 4, 4096, 128, true), Captures::Rows, 0);
+    t.capture("capture-top", square(4, 4, 4096, 128, true), Captures::TopK, 1.5);
+    t.capture("capture-top-d64", square(8, 8, 4096, 64, true), Captures::TopK, 1.5);
     t.render("render-sum", 2048, 1024, Statistic::Sum);
     t.render("render-max", 2048, 1024, Statistic::Max);
     t.antidiagonal("antidiagonal-8", square(4, 4, 4096, 128, true), 8, 128, 0.25);

@@ -56,10 +56,13 @@ public:
     }
     std::string name() const override { return m_name; }
     double attention(const Shape& s) override {
-        std::ostringstream request;
-        request << s.heads << ' ' << s.kvHeads << ' ' << s.nq << ' ' << s.nk << ' ' << s.d << ' '
-                << s.causal << ' ' << m_threads << '\n';
-        fputs(request.str().c_str(), m_to);
+        std::ostringstream text;
+        text << s.heads << ' ' << s.kvHeads << ' ' << s.nq << ' ' << s.nk << ' ' << s.d << ' '
+             << s.causal << ' ' << m_threads;
+        return ask(text.str());
+    }
+    double ask(const std::string& request) override {
+        fputs((request + "\n").c_str(), m_to);
         fflush(m_to);
         return std::strtod(line().c_str(), nullptr);
     }

@@ -42,6 +42,15 @@ sessions::HeadChoice choiceOf(const Options& o, const sessions::CaptureInfo& cap
     return choice;
 }
 
+/// {"1": 0.98, "16": 0.9, "64": 0.8} or null.
+Json overlapJson(const std::optional<std::array<double, 3>>& overlap) {
+    if (!overlap) return nullptr;
+    Json j = Json::object();
+    for (std::size_t i = 0; i < kOverlaps.size(); ++i)
+        j[std::to_string(kOverlaps[i])] = (*overlap)[i];
+    return j;
+}
+
 std::string orDash(const std::optional<double>& value, int digits) {
     return value && !std::isnan(*value) ? fixed(*value, digits) : "-";
 }
@@ -88,12 +97,22 @@ std::vector<std::vector<std::string>> metricsTable(const ModelConfig& config,
     std::vector<std::vector<std::string>> rows{{"layer", "head", "coverage", "density", "recall",
                                                 "recallMin", "recallP1", "recallP5", "tileRecall",
                                                 "needleRecall", "outputError", "tiles"}};
-    for (const MaskMetrics& m : metrics)
+    // Columns only where the capture stores what they need.
+    const bool overlaps = std::any_of(metrics.begin(), metrics.end(), [](const MaskMetrics& m) {
+        return m.topOverlap.has_value();
+    });
+    if (overlaps)
+        for (const Index k : kOverlaps) rows[0].push_back("top" + std::to_string(k));
+    for (const MaskMetrics& m : metrics) {
         rows.push_back({layerName(config, m.layer), std::to_string(m.head), fixed(m.coverage, 5),
                         fixed(m.density, 5), fixed(m.recall, 5), fixed(m.recallMin, 5),
                         fixed(m.recallP1, 5), fixed(m.recallP5, 5), fixed(m.tileRecall, 5),
                         orDash(m.needleRecall, 5), orDash(m.outputError, 5),
                         std::to_string(m.tiles)});
+        if (!overlaps) continue;
+        for (std::size_t i = 0; i < kOverlaps.size(); ++i)
+            rows.back().push_back(m.topOverlap ? fixed((*m.topOverlap)[i], 5) : "-");
+    }
     return rows;
 }
 
@@ -194,7 +213,8 @@ void mask(const Context& context, const Options& o) {
                             {"tileRecall", m.tileRecall},
                             {"needleRecall", orNull(m.needleRecall)},
                             {"outputError", m.outputError},
-                            {"tiles", m.tiles}});
+                            {"tiles", m.tiles},
+                            {"topOverlap", overlapJson(m.topOverlap)}});
         printJson(list);
     } else if (!o.out.empty()) {
         std::cout << "wrote " << o.out << "\n";

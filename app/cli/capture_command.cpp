@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "app/cli/command.h"
+#include "core/model/device.h"
 #include "core/probe/needle.h"
 #include "sessions/capture_input.h"
 #include "sessions/decode_to_session.h"
@@ -16,7 +17,7 @@ struct Options {
     std::string decoderText, decoderIds;
     Index decoderNew = 32, decode = 0;
     std::string decodeSteps;
-    bool resume = false, noSpecial = false, estimate = false;
+    bool resume = false, noSpecial = false, estimate = false, topK = false;
 };
 
 kernels::DType storeType(const std::string& name) {
@@ -67,8 +68,8 @@ sessions::CaptureRequest makeRequest(const Options& o, const sessions::CaptureIn
     } else {
         request = sessions::makeRequest(directory, config, tokenizer, input);
     }
-    request.device = "cpu";
     request.options.store = storeType(o.store);
+    request.options.topKeys = o.topK;
     // All layers that the prompt reaches, unless some are named.
     if (!o.layers.empty() && o.layers != "all")
         request.options.layers = parseLayers(o.layers, config);
@@ -119,6 +120,7 @@ void capture(const Context& context, const Options& o) {
         request.decoderIds = partial.decoderIds;
         request.options.layers = partial.layersAsked;
         request.options.store = partial.store;
+        request.options.topKeys = partial.topKeys;
         if (request.config.sha256 != partial.config.sha256)
             throw Error(Errc::Usage,
                         "the capture was begun with another model: its config.json differs from '" +
@@ -130,6 +132,7 @@ void capture(const Context& context, const Options& o) {
         request.decodeSteps = decodeSteps;
         if (decode > 0) requireDecoderOnly(request.config, "a decode capture");
     }
+    request.options.device = context.device;
     Index tokens = Index(request.tokenIds.size());
     if (request.image.values.empty()) warnBeyondLimit(tokens + decode, request.config);
     const bool generates = !o.resume && sessions::wantsDecoderText(request, input);
@@ -145,21 +148,31 @@ void capture(const Context& context, const Options& o) {
                        {"seconds", estimate.seconds},
                        {"memoryBytes", estimate.memoryBytes},
                        {"modelBytes", estimate.modelBytes},
-                       {"diskBytes", estimate.diskBytes}});
+                       {"gpuBytes", estimate.gpuBytes},
+                       {"gpuFree", estimate.gpuFree},
+                       {"note", estimate.note},
+                       {"diskBytes", estimate.diskBytes},
+                       {"topKeyBytes", estimate.topKeyBytes}});
         else
             std::cout << withThousands(tokens) << " tokens: about " << fixed(estimate.seconds, 0)
                       << " s, " << withThousands(estimate.memoryBytes + estimate.modelBytes)
-                      << " bytes of memory, " << withThousands(estimate.diskBytes)
-                      << " bytes on disk\n";
+                      << " bytes of memory, "
+                      << (estimate.gpuBytes > 0 ? withThousands(estimate.gpuBytes) +
+                                                      " bytes on the GPU (" +
+                                                      withThousands(estimate.gpuFree) + " free), "
+                                                : std::string())
+                      << withThousands(estimate.diskBytes) << " bytes on disk\n"
+                      << (estimate.note.empty() ? "" : estimate.note + "\n");
         return;
     }
     if (!context.json)
         std::cerr << "capturing " << withThousands(tokens) << " tokens, about "
                   << fixed(estimate.seconds, 0) << " s, "
-                  << withThousands((estimate.memoryBytes + estimate.modelBytes) >> 20)
-                  << " MiB of memory, " << withThousands(estimate.diskBytes >> 20)
-                  << " MiB on disk\n";
-    const auto model = loadModel(directory, context.threads, context.job());
+                  << memoryText(estimate) << ", " << withThousands(estimate.diskBytes >> 20)
+                  << " MiB on disk\n"
+                  << (estimate.note.empty() ? "" : estimate.note + "\n");
+    const auto model = context.model(directory);
+    request.device = model->device() == "CPU" ? "cpu" : parseDevice(context.device).id();
     if (generates)
         sessions::generateDecoder(request, *model, *backend, tokenizer.get(), input.decoderNew,
                                   context.job());
@@ -176,6 +189,7 @@ void capture(const Context& context, const Options& o) {
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     endProgress();
+    printNotes(model->notes());
     if (context.json) {
         printJson({{"capture", uuid},
                    {"tokens", tokens},
@@ -183,7 +197,9 @@ void capture(const Context& context, const Options& o) {
                    {"layers", done.layersDone.size()},
                    {"seconds", seconds},
                    {"bytes", done.bytes},
-                   {"massError", done.massError}});
+                   {"massError", done.massError},
+                   {"model", model->device()},
+                   {"kernels", backend->device()}});
         return;
     }
     std::cout << "captured " << withThousands(tokens) << " tokens"
@@ -234,6 +250,9 @@ void addCaptureCommand(CLI::App& app, Context& context) {
     c->add_option("--store", o->store, "Type of the stored Q, K, V: f32, f16, bf16")
         ->capture_default_str()
         ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+    c->add_flag("--top-k", o->topK,
+                "Also store the 64 largest probabilities of each row, exactly: 512 bytes a row and "
+                "head");
     c->add_option("--decode", o->decode,
                   "Generate so many tokens after the prompt (greedy, until an end-of-text token) "
                   "and capture the row of each decode step")

@@ -14,6 +14,7 @@
 
 #include "core/model/chat_template.h"
 #include "core/model/config.h"
+#include "core/model/device.h"
 
 namespace sparsight::cli {
 namespace {
@@ -60,7 +61,16 @@ Job Context::job() const {
 }
 
 std::unique_ptr<kernels::Backend> Context::backend() const {
-    return kernels::makeBackend(device, threads);
+    return backendOrCpu(device, threads, [](const std::string& note) { printNotes({note}); });
+}
+
+std::unique_ptr<ModelRunner> Context::model(const std::filesystem::path& directory) const {
+    return loadModel(directory, threads, job(), device);
+}
+
+void printNotes(const std::vector<std::string>& notes) {
+    if (!notes.empty()) endProgress();
+    for (const std::string& note : notes) std::cerr << "note: " << note << "\n";
 }
 
 CLI::App* addCommand(CLI::App& parent, Context& context, const std::string& name,
@@ -74,7 +84,19 @@ CLI::App* addCommand(CLI::App& parent, Context& context, const std::string& name
 void addComputeOptions(CLI::App& command, Context& context) {
     command.add_option("--threads", context.threads, "Worker threads (default: physical cores)")
         ->check(CLI::Range(1, 1024));
-    command.add_option("--device", context.device, "Where kernels run: cpu")->capture_default_str();
+    command
+        .add_option("--device", context.device,
+                    "Where to compute: cpu, cuda (the first GPU) or cuda:N; `sparsight devices` "
+                    "lists them")
+        ->capture_default_str()
+        ->check([](const std::string& name) {
+            try {
+                parseDevice(name);
+                return std::string();
+            } catch (const Error& e) {
+                return std::string(e.what());
+            }
+        });
 }
 
 void printJson(const Json& value) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/model/runner.h"
 #include "kernels/backend.h"
 #include "sessions/session.h"
 
@@ -22,7 +23,10 @@ struct Context {
 
     /// Progress on stderr when it is a terminal; Ctrl+C asks for a stop.
     Job job() const;
+    /// The kernels of --device. @throws Error(Device) when it is not there
     std::unique_ptr<kernels::Backend> backend() const;
+    /// The model on --device, or on the CPU with a note.
+    std::unique_ptr<ModelRunner> model(const std::filesystem::path& directory) const;
 };
 
 /// Asks running work to stop (signal handler).
@@ -37,6 +41,8 @@ CLI::App* addCommand(CLI::App& parent, Context& context, const std::string& name
 void addComputeOptions(CLI::App& command, Context& context);
 
 void printJson(const Json& value);
+/// "note: ..." on stderr.
+void printNotes(const std::vector<std::string>& notes);
 /// A table on stdout: first row is the head; numbers right-aligned.
 void printTable(const std::vector<std::vector<std::string>>& rows);
 std::string fixed(double value, int digits);
@@ -77,8 +83,10 @@ void addCaptureCommand(CLI::App& app, Context& context);        // capture
 void addImportTensorsCommand(CLI::App& app, Context& context);  // import-tensors
 void addAnalysisCommands(CLI::App& app, Context& context);      // heads, mask, run, curve
 void addMapCommand(CLI::App& app, Context& context);            // map
+void addTopCommand(CLI::App& app, Context& context);            // top
 void addPlanCommands(CLI::App& app, Context& context);          // plan, export, import
 void addSessionCommands(CLI::App& app, Context& context);       // session list|check|info
+void addDevicesCommand(CLI::App& app, Context& context);        // devices
 void addMethodsCommand(CLI::App& app, Context& context);        // methods
 
 }  // namespace sparsight::cli

@@ -15,7 +15,7 @@ struct Options {
     std::string axes = "htd", layers, tokenizer, name, out;
     std::optional<double> scale, softcap;
     std::optional<Index> window;
-    bool causal = false, bidirectional = false, bf16 = false, list = false;
+    bool causal = false, bidirectional = false, bf16 = false, list = false, topK = false;
 };
 
 /// "q=layer.{layer}.q" into the options' patterns.
@@ -29,7 +29,7 @@ void addPattern(const std::string& text, ImportOptions& options) {
         }
     throw Error(Errc::Usage, "--map '" + text +
                                  "' is not of the form PART=PATTERN with the parts q, k, v, lse, "
-                                 "sinks and input_ids, as in 'q=layer.{layer}.q'");
+                                 "sinks, input_ids and attention, as in 'q=layer.{layer}.q'");
 }
 
 ImportOptions makeOptions(const Options& o) {
@@ -96,6 +96,7 @@ void importTensors(const Context& context, const Options& o) {
     request.modelName = o.name;
     request.tokenizer = o.tokenizer;
     request.device = context.device;
+    request.topKeys = o.topK;
     const TensorSet set = sessions::openTensors({o.files.begin(), o.files.end()});
     const ImportPlan plan = planImport(set, request.options);
     if (o.list) {
@@ -157,13 +158,14 @@ void importTensors(const Context& context, const Options& o) {
 void addImportTensorsCommand(CLI::App& app, Context& context) {
     const auto o = std::make_shared<Options>();
     auto* c = addCommand(app, context, "import-tensors",
-                         "Make a session of q, k and v from other programs (safetensors, .npz, "
-                         ".npy, HDF5)",
+                         "Make a session of q, k and v, or of small finished maps, from other "
+                         "programs (safetensors, .npz, .npy, HDF5)",
                          [&context, o] { importTensors(context, *o); });
     c->add_option("files", o->files, "Files of tensors")->required();
-    c->add_option("--map", o->map,
-                  "PART=PATTERN for q, k, v, lse, sinks, input_ids, with {layer} and {head} for "
-                  "numbers, e.g. 'q=layer.{layer}.q' (default: by the names; v=- leaves v out)")
+    c->add_option(
+         "--map", o->map,
+         "PART=PATTERN for q, k, v, lse, sinks, input_ids, attention, with {layer} and "
+         "{head} for numbers, e.g. 'q=layer.{layer}.q' (default: by the names; v=- leaves v out)")
         ->allow_extra_args(false);
     c->add_option("--axes", o->axes, "Order of the axes: htd or thd (heads, tokens, width)")
         ->capture_default_str()
@@ -180,6 +182,7 @@ void addImportTensorsCommand(CLI::App& app, Context& context) {
     c->add_option("--tokenizer", o->tokenizer,
                   "tokenizer.json or its directory: turns input_ids into text");
     c->add_option("--name", o->name, "Name of the model in the session");
+    c->add_flag("--top-k", o->topK, "Also store the 64 largest probabilities of each row");
     c->add_flag("--list", o->list, "Only show the tensors and what they are taken for");
     c->add_option("-o,--out", o->out, "Session folder, NAME.sparsight (created when missing)");
     addComputeOptions(*c, context);

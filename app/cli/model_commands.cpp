@@ -1,9 +1,10 @@
 #include <iostream>
-#include <numeric>
 
 #include "app/cli/command.h"
 #include "core/capture/capture.h"
 #include "core/export/figure.h"
+#include "core/model/device.h"
+#include "core/model/next_tokens.h"
 #include "core/plan/generate.h"
 #include "core/probe/needle.h"
 #include "sessions/capture_input.h"
@@ -36,7 +37,9 @@ std::optional<CaptureEstimate> estimateOf(const Context& context, const ModelInf
                                           Index tokens) {
     if (tokens == 0 || !m.unsupported.empty()) return std::nullopt;
     const auto backend = context.backend();
-    return estimateCapture(m.config, tokens, {}, *backend);
+    CaptureOptions options;
+    options.device = context.device;
+    return estimateCapture(m.config, tokens, options, *backend);
 }
 
 void info(const Context& context, const Options& o) {
@@ -75,18 +78,20 @@ void info(const Context& context, const Options& o) {
             j["estimate"] = {{"tokens", o.tokens},
                              {"seconds", estimate->seconds},
                              {"memoryBytes", estimate->memoryBytes + estimate->modelBytes},
+                             {"gpuBytes", estimate->gpuBytes},
+                             {"gpuFree", estimate->gpuFree},
+                             {"note", estimate->note},
                              {"diskBytes", estimate->diskBytes}};
         printJson(j);
     } else {
         std::vector<std::vector<std::string>> rows;
         for (const auto& [what, text] : modelFacts(m)) rows.push_back({what, text});
         if (estimate)
-            rows.push_back(
-                {"a capture of " + withThousands(o.tokens) + " tokens",
-                 fixed(estimate->seconds, 1) + " s, " +
-                     withThousands((estimate->memoryBytes + estimate->modelBytes) >> 20) +
-                     " MiB of memory, " + withThousands(estimate->diskBytes >> 20) +
-                     " MiB on disk"});
+            rows.push_back({"a capture of " + withThousands(o.tokens) + " tokens",
+                            fixed(estimate->seconds, 1) + " s, " + memoryText(*estimate) + ", " +
+                                bytesText(estimate->diskBytes) + " on disk"});
+        if (estimate && !estimate->note.empty())
+            rows.push_back({"on " + context.device, estimate->note});
         printTable(rows);
         for (const std::string& note : c.notes) std::cout << "note: " << note << "\n";
     }
@@ -149,7 +154,7 @@ struct Loaded {
 
 Loaded load(const Context& context, const std::string& name) {
     const auto directory = resolveModel(name);
-    return {Tokenizer::load(directory), loadModel(directory, context.threads, context.job())};
+    return {Tokenizer::load(directory), context.model(directory)};
 }
 
 /// What the model says about each token (or the whole image): its largest logits.
@@ -167,9 +172,9 @@ void logits(const Context& context, const Options& o) {
     if (!o.text.empty()) input.text = readText(o.text);
     if (!o.decoderText.empty()) input.decoderText = readText(o.decoderText);
     input.decoderIds = parseIds(o.decoderIds);
-    const auto model = loadModel(directory, context.threads, context.job());
-    const ModelConfig& config = model->config();
     const auto backend = context.backend();
+    const auto model = context.model(directory);
+    const ModelConfig& config = model->config();
     auto request = sessions::makeRequest(directory, config, tokenizer.get(), input);
     if (sessions::wantsDecoderText(request, input))
         throw Error(Errc::Usage,
@@ -181,30 +186,29 @@ void logits(const Context& context, const Options& o) {
     std::vector<float> values(std::size_t(shape.rows * shape.width));
     model->logits(0, shape.rows, values.data());
     endProgress();
+    printNotes(model->notes());
     if (!o.out.empty()) {
         writeNpy(o.out, values, {shape.rows, shape.width});
         std::cout << "wrote " << o.out << "\n";
         return;
     }
     Json rows = Json::array();
-    std::vector<std::vector<std::string>> table{{"row", "id", "logit", "token"}};
-    const Index top = std::min(o.top, shape.width);
+    // Outputs over the vocabulary are tokens with a probability; others are classes or features.
+    const bool tokens = shape.width == config.vocab;
+    std::vector<std::vector<std::string>> table{{"row", "id", "logit"}};
+    if (tokens) table.front().insert(table.front().end(), {"probability", "token"});
     for (Index r = 0; r < shape.rows; ++r) {
         const float* row = values.data() + r * shape.width;
-        std::vector<Index> order(std::size_t(shape.width));
-        std::iota(order.begin(), order.end(), Index(0));
-        std::partial_sort(order.begin(), order.begin() + top, order.end(), [&](Index a, Index b) {
-            return row[a] != row[b] ? row[a] > row[b] : a < b;
-        });
         Json best = Json::array();
-        for (Index i = 0; i < top; ++i) {
-            const Index id = order[std::size_t(i)];
-            const std::string text = tokenizer && shape.width == config.vocab
-                                         ? tokenizer->tokenText(std::int32_t(id))
-                                         : std::string();
-            best.push_back({{"id", id}, {"logit", row[id]}, {"token", text}});
-            table.push_back({i == 0 ? std::to_string(r) : "", std::to_string(id),
-                             fixed(double(row[id]), 4), text});
+        for (const TokenGuess& g :
+             largestProbabilities({row, std::size_t(shape.width)}, std::max<Index>(o.top, 0))) {
+            const std::string text = tokens && tokenizer ? tokenizer->tokenText(g.id) : "";
+            best.push_back({{"id", g.id}, {"logit", row[g.id]}, {"token", text}});
+            table.push_back({best.size() == 1 ? std::to_string(r) : "", std::to_string(g.id),
+                             fixed(double(row[g.id]), 4)});
+            if (!tokens) continue;
+            best.back()["probability"] = g.probability;
+            table.back().insert(table.back().end(), {fixed(g.probability, 4), text});
         }
         rows.push_back({{"row", r}, {"top", best}});
     }
@@ -219,19 +223,15 @@ void requirePrompt(const std::vector<std::int32_t>& ids) {
         throw Error(Errc::Usage, "the prompt is empty: give a text with at least one token");
 }
 
-void printNotes(const std::vector<std::string>& notes) {
-    for (const std::string& note : notes) std::cerr << "note: " << note << "\n";
-}
-
 void runGenerate(const Context& context, const Options& o) {
     std::optional<AttentionPlan> plan;
     if (!o.plan.empty()) plan = readPlan(o.plan);
     if (o.text.empty() && o.chat.empty())
         throw Error(Errc::Usage, "generate needs --text FILE or --chat FILE");
     const PromptText text = readPrompt(o.model, o.text, o.chat, o.noSpecial);
+    const auto backend = context.backend();
     const Loaded loaded = load(context, o.model);
     if (plan) checkFits(*plan, loaded.model->config());
-    const auto backend = context.backend();
     const Encoding prompt = loaded.tokenizer->encode(text.text, text.special);
     requirePrompt(prompt.ids);
     const GenerateResult r = generate(
@@ -249,7 +249,9 @@ void runGenerate(const Context& context, const Options& o) {
                    {"ids", r.ids},
                    {"promptTokens", prompt.ids.size()},
                    {"prefillSeconds", r.prefillSeconds},
-                   {"decodeSeconds", r.decodeSeconds}});
+                   {"decodeSeconds", r.decodeSeconds},
+                   {"model", loaded.model->device()},
+                   {"kernels", backend->device()}});
     else
         std::cout << "\n";
 }
@@ -258,9 +260,9 @@ void eval(const Context& context, const Options& o) {
     if ((o.text.empty() && o.chat.empty()) == o.probe.empty())
         throw Error(Errc::Usage, "eval needs one of --text FILE, --chat FILE and --probe niah:...");
     const AttentionPlan plan = readPlan(o.plan);
+    const auto backend = context.backend();
     const Loaded loaded = load(context, o.model);
     checkFits(plan, loaded.model->config());
-    const auto backend = context.backend();
     std::vector<std::int32_t> ids;
     std::optional<NeedleTruth> needle;
     if (!o.probe.empty()) {
@@ -288,7 +290,9 @@ void eval(const Context& context, const Options& o) {
                    {"density", r.density},
                    {"secondsDense", r.secondsDense},
                    {"secondsPlan", r.secondsPlan},
-                   {"tokens", r.tokens}});
+                   {"tokens", r.tokens},
+                   {"model", loaded.model->device()},
+                   {"kernels", backend->device()}});
         return;
     }
     const auto answer = [](const std::optional<bool>& b) {

@@ -33,6 +33,7 @@ Json captureJson(const sessions::CaptureInfo& c) {
             {"layersDone", c.layersDone},
             {"layerNames", names},
             {"store", kernels::nameOf(c.store)},
+            {"topKeys", c.topKeys},
             {"bytes", c.bytes},
             {"massError", c.massError},
             {"created", c.createdUtc},

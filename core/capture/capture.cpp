@@ -3,26 +3,16 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <set>
 
 #include "core/capture/cost.h"
+#include "core/capture/layer_writer.h"
 #include "core/capture/measure.h"
 
 namespace sparsight {
 namespace {
 
 using kernels::DType;
-
-/// A copy of `x` as the session stores it: [heads][tokens][d] of type `to`.
-std::vector<std::byte> stored(const kernels::TensorView& x, Index heads, Index tokens, Index d,
-                              DType to) {
-    std::vector<std::byte> out(std::size_t(heads * tokens * d * kernels::bytesOf(to)));
-    for (Index h = 0; h < heads; ++h)
-        for (Index n = 0; n < tokens; ++n)
-            for (Index c = 0; c < d; ++c)
-                kernels::storeFloat(out.data(), to, (h * tokens + n) * d + c,
-                                    kernels::loadFloat(x.p, x.t, h * x.sh + n * x.sn + c));
-    return out;
-}
 
 /// A layer's own memory: what the views of its LayerCapture look at.
 struct Stored {
@@ -37,12 +27,12 @@ LayerCapture keepLayer(const LayerCall& call, DType to, float*& lse) {
     LayerCapture layer;
     layer.layer = call.layer;
     layer.problem = p;
-    memory->q = stored(call.q, p.Hq, p.Nq, p.d, to);
+    memory->q = copyOf(call, call.q, p.Hq, p.Nq, p.d, to);
     layer.q = {memory->q.data(), to, p.Hq * p.Nq * p.d, p.Nq * p.d, p.d};
     // float32 keys and values of a cache that is exactly full lie as they are stored.
     const auto asStored = [&](const kernels::TensorView& x, Index d, std::vector<std::byte>& own) {
-        if (to == x.t && x.sn == d && x.sh == p.Nk * d) return x;
-        own = stored(x, p.Hkv, p.Nk, d, to);
+        if (!call.onGpu() && to == x.t && x.sn == d && x.sh == p.Nk * d) return x;
+        own = copyOf(call, x, p.Hkv, p.Nk, d, to);
         return kernels::TensorView{own.data(), to, p.Hkv * p.Nk * d, p.Nk * d, d};
     };
     layer.k = asStored(call.k, p.d, memory->k);
@@ -60,6 +50,17 @@ LayerCapture keepLayer(const LayerCall& call, DType to, float*& lse) {
     lse = memory->lse.data();
     layer.owner = memory;
     return layer;
+}
+
+/// The layer whose statistics are those of what is stored: on a GPU its own q and k, unless the
+/// stored type is narrower than theirs.
+LayerCapture measured(const LayerCall& call, const LayerCapture& layer) {
+    LayerCapture m = layer;
+    if (call.onGpu() && (layer.q.t == DType::F32 || layer.q.t == call.q.t)) {
+        m.q = call.q;
+        m.k = call.k;
+    }
+    return m;
 }
 
 /// "layer 3 of 8, 1234 tokens/s, 12 s left".
@@ -138,25 +139,35 @@ double capturePrompt(ModelRunner& model, kernels::Backend& backend, const ModelI
     double massError = 0, done = 0;  // work of the layers so far
     const AttentionFn forward =
         denseAttention(backend, Job({}, [&job] { return job.stopAsked(); }));
+    LayerWriter writer(sink);
+    std::set<Index> given;  // a pass that begins again on the CPU has captured some layers already
     const AttentionFn attention = [&](const LayerCall& call) {
         const LayerCost cost = layerCost(config, call.layer, size);
-        if (isChosen(call.layer)) {
+        if (isChosen(call.layer) && !given.contains(call.layer)) {
             float* lse = nullptr;
-            const LayerCapture layer = keepLayer(call, options.store, lse);
-            const LayerStats stats = measureLayer(
-                backend, layer, lse,
-                progress.during(call.layer, done / total, (done + cost.capture) / total));
+            LayerCapture layer = keepLayer(call, options.store, lse);
+            LayerStats stats =
+                measureLayer(backend, measured(call, layer), lse,
+                             progress.during(call.layer, std::min(1.0, done / total),
+                                             std::min(1.0, (done + cost.capture) / total)),
+                             options.topK());
             done += cost.capture;
             massError = std::max(massError, stats.massError);
-            sink(layer, stats);
+            given.insert(call.layer);
+            // A layer on the CPU may look at a cache that the next one overwrites.
+            if (call.onGpu())
+                writer.add(std::move(layer), std::move(stats));
+            else
+                writer.write(layer, stats);
         }
-        progress.step(call.layer, done / total);
+        progress.step(call.layer, std::min(1.0, done / total));
         // Nobody reads the output of the last layer.
         if (call.layer != last) forward(call);
         done += cost.attention + cost.matrices;
-        progress.step(call.layer, std::min(1.0, (done - cost.matrices) / total));
+        progress.step(call.layer, std::clamp((done - cost.matrices) / total, 0.0, 1.0));
     };
     model.pass(input, attention, withoutReport(job), chosen);
+    writer.finish();
     progress.step(last, 1);
     return massError;
 }

@@ -56,6 +56,39 @@ Index residentWeightBytes(const ModelConfig& c) {
     return most * 4;
 }
 
+GpuNeed gpuNeed(const ModelConfig& c, Index rows, Index keys, Index cacheLayers, Index bytesEach) {
+    GpuNeed need;
+    for (Index l = 0; l < c.layers && !c.encoder; ++l)
+        need.weights = std::max(need.weights, 2 * parametersOf(c, l, 1) * bytesEach);
+    need.everyWeight = modelParameters(c) * bytesEach;
+    if (c.encoder) need.weights = need.everyWeight;
+    const Index width = c.heads * (c.headDim + c.valueWidth()),
+                kvWidth = c.kvHeads * (c.headDim + c.valueWidth());
+    const Index mixtures = c.experts.count > 0 ? c.hidden * (bytesEach + 4) : 0;
+    const Index rotations = 4 * c.headDim * 4;
+    need.tensors = rows * ((c.hidden + width) * bytesEach + mixtures + rotations) +
+                   keys * cacheLayers * kvWidth * bytesEach;
+    constexpr Index kBlock = 64;
+    const Index blocks = ((rows + kBlock - 1) / kBlock) * ((keys + kBlock - 1) / kBlock);
+    need.tensors += c.heads * (2 * blocks + 7 * rows + 3 * keys) * 4;
+    // Norms and rotations in float32, the branches of the MLP.
+    const Index widest =
+        std::max({c.intermediate, c.experts.intermediate, c.experts.sharedIntermediate});
+    need.perRow = 4 * c.hidden * 4 + (width + kvWidth) * (bytesEach + 8) + 3 * widest * bytesEach;
+    return need;
+}
+
+Index gpuRows(const GpuNeed& need, Index rows, Index free) {
+    Index chunk = std::min(rows, kMostGpuRows);
+    while (need.bytes(chunk) > free && chunk > kFewestGpuRows)
+        chunk = std::max(kFewestGpuRows, chunk / 2);
+    return need.bytes(chunk) > free ? 0 : chunk;
+}
+
+Index gpuBytesEach(const ModelConfig& c) {
+    return c.encoder || c.dtype == "float32" || c.dtype.empty() ? 4 : 2;
+}
+
 Index modelParameters(const ModelConfig& c) {
     const Index embeddings = c.vocab * c.hidden * (c.tiedEmbeddings || c.encoder ? 1 : 2);
     Index sum = embeddings + (c.encoder ? 0 : c.hidden);

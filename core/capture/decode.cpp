@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstring>
+#include <set>
 
 #include "core/capture/measure.h"
 
@@ -12,17 +14,6 @@ using kernels::DType;
 
 constexpr Index kMostSteps = Index(1) << 20;
 
-/// Copies rows of [heads][rows][d] to rows [first, ...) of a buffer [heads][capacity][d] of type
-/// `to`.
-void copyRows(const kernels::TensorView& x, Index heads, Index rows, Index d, DType to,
-              std::vector<std::byte>& out, Index first, Index capacity) {
-    for (Index h = 0; h < heads; ++h)
-        for (Index n = 0; n < rows; ++n)
-            for (Index c = 0; c < d; ++c)
-                kernels::storeFloat(out.data(), to, (h * capacity + first + n) * d + c,
-                                    kernels::loadFloat(x.p, x.t, h * x.sh + n * x.sn + c));
-}
-
 /// The rows of all tokens so far, layer by layer, and how a layer is given out when they are all
 /// there.
 class Rows {
@@ -31,6 +22,7 @@ public:
          Index capacity, const LayerSink& sink)
         : m_backend(backend),
           m_store(options.store),
+          m_topK(options.topK()),
           m_chosen(std::move(chosen)),
           m_capacity(capacity),
           m_sink(sink),
@@ -46,13 +38,19 @@ public:
     double massError() const { return m_massError; }
 
     void keep(const LayerCall& call, Index at) {
+        if (given(at)) return;
         const kernels::Problem& p = call.problem;
+        const auto row = std::size_t(p.d * bytesOf(m_store));
+        const std::vector<std::byte> rows = copyOf(call, call.q, p.Hq, p.Nq, p.d, m_store);
         auto& q = m_q[std::size_t(at)];
-        q.resize(std::size_t(p.Hq * m_capacity * p.d * bytesOf(m_store)));
-        copyRows(call.q, p.Hq, p.Nq, p.d, m_store, q, p.Nk - p.Nq, m_capacity);
+        q.resize(std::size_t(p.Hq * m_capacity) * row);
+        for (Index h = 0; h < p.Hq; ++h)
+            std::memcpy(q.data() + std::size_t(h * m_capacity + p.Nk - p.Nq) * row,
+                        rows.data() + std::size_t(h * p.Nq) * row, std::size_t(p.Nq) * row);
     }
 
     void finish(const LayerCall& call, Index at, const Job& job) {
+        if (given(at)) return;
         LayerCapture layer;
         layer.layer = call.layer;
         layer.problem = call.problem;
@@ -61,32 +59,37 @@ public:
         auto& q = m_q[std::size_t(at)];
         layer.q = {q.data(), m_store, p.Hq * m_capacity * p.d, m_capacity * p.d, p.d};
         std::vector<std::byte> k, v;
-        layer.k = stored(call.k, p.Hkv, p.Nk, p.d, k);
-        layer.v = stored(call.v, p.Hkv, p.Nk, p.dv, v);
+        layer.k = stored(call, call.k, p.d, k);
+        layer.v = stored(call, call.v, p.dv, v);
         std::vector<float> lse(std::size_t(p.Hq * p.Nq));
         layer.lse = {lse.data(), {p.Hq, p.Nq}};
-        const LayerStats stats = measureLayer(m_backend, layer, lse.data(), job);
+        const LayerStats stats = measureLayer(m_backend, layer, lse.data(), job, m_topK);
         m_massError = std::max(m_massError, stats.massError);
         m_sink(layer, stats);
         q = {};
+        m_given.insert(at);
     }
 
 private:
     /// The cache itself where it has the stored type, else a copy.
-    kernels::TensorView stored(const kernels::TensorView& x, Index heads, Index tokens, Index d,
+    kernels::TensorView stored(const LayerCall& call, const kernels::TensorView& x, Index d,
                                std::vector<std::byte>& memory) const {
-        if (x.t == m_store) return x;
-        memory.resize(std::size_t(heads * tokens * d * bytesOf(m_store)));
-        copyRows(x, heads, tokens, d, m_store, memory, 0, tokens);
-        return {memory.data(), m_store, heads * tokens * d, tokens * d, d};
+        if (!call.onGpu() && x.t == m_store) return x;
+        const kernels::Problem& p = call.problem;
+        memory = copyOf(call, x, p.Hkv, p.Nk, d, m_store);
+        return {memory.data(), m_store, p.Hkv * p.Nk * d, p.Nk * d, d};
     }
+    /// A pass that begins again on the CPU meets layers that the sink has already.
+    bool given(Index at) const { return m_given.contains(at); }
 
     kernels::Backend& m_backend;
     DType m_store;
+    Index m_topK;
     std::vector<Index> m_chosen;
     Index m_capacity;
     const LayerSink& m_sink;
     std::vector<std::vector<std::byte>> m_q;  ///< [chosen][Hq][capacity][d]
+    std::set<Index> m_given;
     double m_massError = 0;
 };
 

@@ -38,6 +38,17 @@ struct LayerCapture {
     std::shared_ptr<const void> owner;  ///< keeps the memory alive
 };
 
+/// The keys with the largest probabilities of some rows, largest first; equal scores: the lower key
+/// first.
+struct TopKeys {
+    Index k = 0;                    ///< per row
+    std::vector<std::int32_t> key;  ///< [rows][k]; -1 beyond the keys that the row sees
+    std::vector<float> p;           ///< [rows][k] their probabilities, 0 beyond
+
+    Index rows() const { return k > 0 ? Index(key.size()) / k : 0; }
+};
+inline constexpr Index kTopKeys = 64;  ///< per row in a capture that keeps them
+
 /// Exact statistics of one captured layer, without an n x n array.
 struct LayerStats {
     Index layer = 0;
@@ -54,6 +65,7 @@ struct LayerStats {
     std::vector<float> meanDistance;   ///< [heads][Nq] tokens
     std::vector<float> sinkMass;       ///< [heads][Nq] first 4 keys
     std::vector<float> localMass;      ///< [heads][Nq] distances 0..63
+    TopKeys top;                       ///< rows [heads][Nq]; k = 0: not asked for
     double massError = 0;  ///< largest |sum of block mass - Nq| / Nq over the heads
 
     View<const float, 3> sums(std::size_t level) const {

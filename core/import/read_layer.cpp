@@ -1,5 +1,6 @@
 #include "core/import/read_layer.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "kernels/base/error.h"
@@ -90,6 +91,53 @@ std::vector<float> readFloats(const TensorSet& set, const PartSource& part, Inde
     return out;
 }
 
+/// Probability 0 as a logarithm that is finite and whose exponential is 0 in every type.
+constexpr float kNever = -1000;
+
+/// ln P of a map's rows, checked: each must hold probabilities of the keys that it sees.
+std::vector<std::byte> readMap(const TensorSet& set, const ImportLayer& layer, const Job& job) {
+    const kernels::Problem& p = layer.problem;
+    const auto bytes = readPart(set, layer.map, p.Hq, p.Nq, p.Nk, job);
+    const double tolerance = layer.map.type == DType::F32 ? 1e-3 : 2e-2;
+    std::vector<std::byte> out(std::size_t(p.Hq * p.Nq * p.Nk) * sizeof(float));
+    std::vector<float> row(std::size_t(p.Nk), 0);
+    for (Index r = 0; r < p.Hq * p.Nq; ++r) {
+        job.check();
+        const Index query = r % p.Nq, last = p.causal ? query + p.Nk - p.Nq : p.Nk - 1;
+        const auto fail = [&](const std::string& rule) {
+            throw Error(Errc::Format, "layer " + std::to_string(layer.layer) + ", head " +
+                                          std::to_string(r / p.Nq) + ", row " +
+                                          std::to_string(query) + " of the attention map " + rule);
+        };
+        double sum = 0, later = 0;
+        for (Index j = 0; j < p.Nk; ++j) {
+            const float x = kernels::loadFloat(bytes.data(), layer.map.type, r * p.Nk + j);
+            if (!(x >= 0 && x <= 1.01f)) fail("holds a value that is no probability");
+            (j <= last ? sum : later) += double(x);
+            row[std::size_t(j)] = x > 0 ? std::log(x) : kNever;
+        }
+        if (later > tolerance)
+            fail(
+                "has probability on later keys: the attention is bidirectional "
+                "(--bidirectional)");
+        if (std::abs(sum - 1) > tolerance)
+            fail("sums to " + std::to_string(sum) +
+                 ", not to 1: logits, and maps without the share of a sink or with padded rows, "
+                 "cannot be imported; write q and k with docs/dump_qkv.py");
+        std::memcpy(out.data() + r * p.Nk * Index(sizeof(float)), row.data(),
+                    row.size() * sizeof(float));
+    }
+    return out;
+}
+
+std::vector<std::byte> identity(Index n) {
+    std::vector<float> ones(std::size_t(n * n), 0);
+    for (Index i = 0; i < n; ++i) ones[std::size_t(i * n + i)] = 1;
+    std::vector<std::byte> out(ones.size() * sizeof(float));
+    std::memcpy(out.data(), ones.data(), out.size());
+    return out;
+}
+
 }  // namespace
 
 ImportedLayer readImportedLayer(const TensorSet& set, const ImportLayer& layer, const Job& job) {
@@ -99,8 +147,9 @@ ImportedLayer readImportedLayer(const TensorSet& set, const ImportLayer& layer, 
     c.layer = layer.layer;
     c.problem = layer.problem;
     kernels::Problem& p = c.problem;
-    memory->q = readPart(set, layer.q, p.Hq, p.Nq, p.d, job);
-    memory->k = readPart(set, layer.k, p.Hkv, p.Nk, p.d, job);
+    const bool map = !layer.map.pieces.empty();
+    memory->q = map ? readMap(set, layer, job) : readPart(set, layer.q, p.Hq, p.Nq, p.d, job);
+    memory->k = map ? identity(p.Nk) : readPart(set, layer.k, p.Hkv, p.Nk, p.d, job);
     if (p.dv > 0) memory->v = readPart(set, layer.v, p.Hkv, p.Nk, p.dv, job);
     memory->sinks = readFloats(set, layer.sinks, p.Hq, 1, job);
     result.fileLse = readFloats(set, layer.lse, p.Hq, p.Nq, job);

@@ -53,7 +53,11 @@ public:
         readMetadata();
         guess();
         if (choosePatterns()) {
-            for (const Part part : {Part::Q, Part::K, Part::V, Part::Lse, Part::Sinks}) find(part);
+            if (m_maps)
+                find(Part::Attention);
+            else
+                for (const Part part : {Part::Q, Part::K, Part::V, Part::Lse, Part::Sinks})
+                    find(part);
             chooseInputIds();
             buildLayers();
         }
@@ -99,7 +103,13 @@ private:
                     };
                     s.scale = number("scaling");
                     s.softcap = number("softcap");
-                    if (const auto window = number("window")) s.window = Index(*window);
+                    if (const auto window = number("window")) {
+                        if (!(*window >= 0 && *window <= double(kMostTokens))) {
+                            problem(who + " has a window that is no number of tokens");
+                            continue;
+                        }
+                        s.window = Index(*window);
+                    }
                     if (l.contains("causal") && !l["causal"].is_null())
                         s.causal = l["causal"].get<bool>();
                     spoken.push_back(s);
@@ -142,6 +152,9 @@ private:
             if (m_options.patterns[p] != "-") chosen[p] = m_options.patterns[p];
         const auto& queries = m_plan.candidates[std::size_t(Part::Q)];
         std::string& q = chosen[std::size_t(Part::Q)];
+        const bool mapsAsked = !pattern(Part::Attention).empty();
+        if (q.empty() && (queries.empty() || mapsAsked) && chooseMaps())
+            return m_plan.problems.empty();
         if (q.empty()) {
             std::vector<std::string> paired;
             for (const std::string& text : queries)
@@ -187,14 +200,22 @@ private:
         return all;
     }
 
+    /// Finished maps, where there are no queries. @return whether there are any
+    bool chooseMaps() {
+        const auto& maps = m_plan.candidates[std::size_t(Part::Attention)];
+        std::string& text = m_plan.patterns[std::size_t(Part::Attention)];
+        if (m_options.patterns[std::size_t(Part::Attention)] == "-") return false;
+        if (text.empty() && maps.empty()) return false;
+        m_maps = true;
+        if (text.empty() && maps.size() > 1)
+            problem("the files hold several sets of attention maps: " + listed(maps) +
+                    "; choose one, for example with --map 'attention=" + maps.front() + "'");
+        else if (text.empty())
+            text = maps.front();
+        return true;
+    }
+
     void noQueries() {
-        if (const auto& maps = m_plan.candidates[std::size_t(Part::Attention)]; !maps.empty()) {
-            problem("the files hold attention probabilities (" + listed(maps) +
-                    ") but no q and k: a session keeps q and k, from which maps, masks and recall "
-                    "are computed, and a finished map does not give them back; write q and k with "
-                    "docs/dump_qkv.py");
-            return;
-        }
         if (m_weights > 0) {
             problem(
                 "the files hold a model's weights, not the q and k of a prompt: open the "
@@ -212,8 +233,10 @@ private:
                std::map<Index, std::vector<Found>>& out, Index head) {
         const ForeignTensor& t = m_set.tensor(entry);
         const int rank = int(t.shape.size());
-        const bool values = part == Part::Q || part == Part::K || part == Part::V;
+        const bool values =
+            part == Part::Q || part == Part::K || part == Part::V || part == Part::Attention;
         // Axes of one layer: [H, T, d], [H, T] or [H], without H where the name has the head.
+        // A map's are [H, Tq, Tk].
         const int full = (values ? 3 : part == Part::Lse ? 2 : 1) - (hasHead ? 1 : 0);
         int core = full;
         if (!hasHead && rank == full - 1 && part != Part::Sinks) core = full - 1;  // one head
@@ -241,7 +264,8 @@ private:
         Piece& piece = f.piece;
         piece.entry = entry;
         int at = extra;
-        const bool headFirst = !values || m_options.axes == AxisOrder::HeadsTokens;
+        const bool headFirst =
+            !values || part == Part::Attention || m_options.axes == AxisOrder::HeadsTokens;
         const bool hasHeadAxis = core == (values ? 3 : part == Part::Lse ? 2 : 1);
         if (part == Part::Sinks) {
             piece.headAxis = at;
@@ -387,13 +411,46 @@ private:
     }
 
     Spoken spokenOf(const ImportLayer& layer) const {
-        const std::size_t entry = layer.q.pieces.front().entry;
+        const std::size_t entry = (m_maps ? layer.map : layer.q).pieces.front().entry;
         const auto at = m_spoken.find(&m_set.file(entry));
         if (at == m_spoken.end() || std::size_t(layer.layer) >= at->second.size()) return {};
         return at->second[std::size_t(layer.layer)];
     }
 
+    bool buildMap(Index number, ImportLayer& layer) {
+        kernels::Problem& p = layer.problem;
+        layer.layer = number;
+        p.Hkv = 1;
+        p.Hq = join(Part::Attention, number, layer.map, p.Nq, p.Nk);
+        if (p.Hq == 0) return false;
+        const std::string who = "layer " + std::to_string(number) + ": ";
+        if (p.Nk > kMostMapKeys) {
+            problem(who + "a map of " + std::to_string(p.Nk) +
+                    " keys; finished maps are read up to " + std::to_string(kMostMapKeys) +
+                    " keys, because a session computes its maps from q and k: write these with "
+                    "docs/dump_qkv.py");
+            return false;
+        }
+        if (m_options.scale || m_options.softcap || m_options.window) {
+            problem("scale, softcap and window are in a finished map already: leave them out");
+            return false;
+        }
+        p.d = p.Nk;
+        p.scale = 1;
+        const std::optional<bool> causal =
+            m_options.causal ? m_options.causal : spokenOf(layer).causal;
+        if (!causal) m_causalGuessed = true;
+        p.causal = causal.value_or(p.Nq <= p.Nk);
+        if (p.causal && p.Nq > p.Nk) {
+            problem(who + std::to_string(p.Nq) + " queries cannot be causal over " +
+                    std::to_string(p.Nk) + " keys; choose bidirectional (--bidirectional)");
+            return false;
+        }
+        return true;
+    }
+
     bool buildLayer(Index number, ImportLayer& layer) {
+        if (m_maps) return buildMap(number, layer);
         kernels::Problem& p = layer.problem;
         layer.layer = number;
         const std::string who = "layer " + std::to_string(number) + ": ";
@@ -482,7 +539,7 @@ private:
     }
 
     void buildLayers() {
-        const auto& queries = m_found[std::size_t(Part::Q)];
+        const auto& queries = m_found[std::size_t(m_maps ? Part::Attention : Part::Q)];
         std::vector<Index> wanted = m_options.layers;
         if (wanted.empty())
             for (const auto& [layer, found] : queries) wanted.push_back(layer);
@@ -539,6 +596,13 @@ private:
         if (p.causal && p.Nq < p.Nk)
             notes.push_back("the " + std::to_string(p.Nq) + " queries are taken as the last of " +
                             std::to_string(p.Nk) + " tokens");
+        if (m_maps) {
+            notes.push_back(
+                "finished maps: q is the logarithm of the probabilities and k the "
+                "identity, which give them back; rules that read q and k see these");
+            notes.push_back("without values: output errors and kernel runs are not available");
+            return;
+        }
         if (m_scaleGuessed)
             notes.push_back("the scale is taken as 1/sqrt(" + std::to_string(p.d) + ")");
         // [T, H, d] read as [H, T, d]: many short heads, or queries and keys of grouped heads.
@@ -556,6 +620,7 @@ private:
     std::map<Index, std::vector<Found>> m_found[kParts];
     int m_weights = 0;
     bool m_causalGuessed = false, m_scaleGuessed = false;
+    bool m_maps = false;  ///< finished maps in place of q and k
 };
 
 }  // namespace

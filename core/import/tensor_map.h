@@ -32,6 +32,9 @@ private:
 /// The order of the axes of q, k and v.
 enum class AxisOrder : std::uint8_t { HeadsTokens, TokensHeads };  ///< [.., H, T, d], [.., T, H, d]
 
+/// Keys that a finished map may have: the widest head that a session may hold.
+inline constexpr Index kMostMapKeys = 1024;
+
 /// What the user says about the files; everything left out is guessed or read from the files.
 struct ImportOptions {
     /// By Part: a name pattern, e.g. "layer.{layer}.q"; "" = by the names; "-" = leave it out.
@@ -59,6 +62,9 @@ struct PartSource {
 struct ImportLayer {
     Index layer = 0;
     PartSource q, k, v, lse, sinks;
+    /// Finished probabilities [Hq, Nq, Nk], in place of q and k: the layer that is read has
+    /// q = ln P, one head k = the identity, d = Nk and scale 1, whose softmax is P again.
+    PartSource map;
     kernels::Problem problem;  ///< sinks are set when the layer is read; dv = 0 without V
 };
 

@@ -110,6 +110,30 @@ RowPeak rowPeak(const kernels::Problem& head, kernels::TensorView q, kernels::Te
     return {best - scores.begin(), std::exp(*best - logDenominator(head, scores))};
 }
 
+TopKeys rowTopKeys(const kernels::Problem& head, kernels::TensorView q, kernels::TensorView k,
+                   Index row, Index count) {
+    const std::vector<double> scores = rowScores(head, q, k, row);
+    TopKeys top{count, std::vector<std::int32_t>(std::size_t(count), -1),
+                std::vector<float>(std::size_t(count), 0.0f)};
+    std::vector<std::int32_t> keys;
+    for (std::size_t key = 0; key < scores.size(); ++key)
+        if (scores[key] > -std::numeric_limits<double>::infinity())
+            keys.push_back(std::int32_t(key));
+    if (keys.empty()) return top;
+    const auto found = std::min(keys.size(), std::size_t(count));
+    std::partial_sort(keys.begin(), keys.begin() + std::ptrdiff_t(found), keys.end(),
+                      [&](std::int32_t a, std::int32_t b) {
+                          const double x = scores[std::size_t(a)], y = scores[std::size_t(b)];
+                          return x > y || (x == y && a < b);
+                      });
+    const double lse = logDenominator(head, scores);
+    for (std::size_t i = 0; i < found; ++i) {
+        top.key[i] = keys[i];
+        top.p[i] = float(std::exp(scores[std::size_t(keys[i])] - lse));
+    }
+    return top;
+}
+
 RetrievalScore retrievalScore(std::span<const CopyStep> steps, std::span<const std::int32_t> ids,
                               TokenSpan needle) {
     if (needle.begin < 0 || needle.size() < 1 || needle.end > Index(ids.size()))

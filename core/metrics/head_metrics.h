@@ -50,6 +50,11 @@ struct RowPeak {
 RowPeak rowPeak(const kernels::Problem& head, kernels::TensorView q, kernels::TensorView k,
                 Index row);
 
+/// The `count` keys with the largest probabilities of one row, ranked by float64 scores.
+/// @throws as rowPeak
+TopKeys rowTopKeys(const kernels::Problem& head, kernels::TensorView q, kernels::TensorView k,
+                   Index row, Index count);
+
 /// All probabilities of one row, [Nk], zeros where the row cannot see: softcap, bias, the layer's
 /// window and learned sinks included; float64 inside. @throws as rowPeak
 void rowProbabilities(const kernels::Problem& head, kernels::TensorView q, kernels::TensorView k,

@@ -125,6 +125,37 @@ std::vector<float> denseOutput(kernels::Backend& backend, const HeadInput& head,
     return out;
 }
 
+std::optional<std::array<double, 3>> topOverlap(const kernels::Problem& p,
+                                                const kernels::Policy& policy, const TopKeys& top) {
+    if (top.rows() != p.Nq || top.k < kOverlaps.back())
+        throw Error(Errc::Shape, fmt::format("top {} keys of {} rows do not belong to a head of {} "
+                                             "rows",
+                                             top.k, top.rows(), p.Nq));
+    std::array<double, 3> sum{};
+    std::vector<kernels::Range> ranges;
+    Index rows = 0;
+    for (Index r = 0; r < p.Nq; ++r) {
+        const std::int32_t* keys = top.key.data() + r * top.k;
+        if (keys[0] < 0) continue;
+        kernels::keptRanges(policy, p, r, ranges);
+        ++rows;
+        Index seen = 0, kept = 0;
+        std::size_t next = 0;
+        for (; seen < kOverlaps.back() && keys[seen] >= 0; ++seen) {
+            if (seen == kOverlaps[next]) sum[next++] += double(kept) / double(seen);
+            // The last range that begins at or before the key.
+            const auto after = std::upper_bound(
+                ranges.begin(), ranges.end(), keys[seen],
+                [](std::int32_t key, const kernels::Range& range) { return key < range.begin; });
+            kept += after != ranges.begin() && keys[seen] < std::prev(after)->end;
+        }
+        for (; next < sum.size(); ++next) sum[next] += double(kept) / double(seen);
+    }
+    if (rows == 0) return std::nullopt;
+    for (double& s : sum) s /= double(rows);
+    return sum;
+}
+
 MaskMetrics measureMask(kernels::Backend& backend, const HeadInput& head, kernels::TensorView v,
                         const kernels::Policy& policy, const MetricsOptions& options,
                         const Job& job) {
@@ -180,6 +211,7 @@ MaskMetrics measureMask(kernels::Backend& backend, const HeadInput& head, kernel
             m.tileRecall = mean(seeingRows(p, recallOf(head, masked, lse)));
         }
     }
+    if (options.top) m.topOverlap = topOverlap(p, policy, *options.top);
     if (options.needle) m.needleRecall = needleShare(head, policy, *options.needle);
     job.step(1.0, "metrics");
     return m;

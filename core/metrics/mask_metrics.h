@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -22,8 +23,14 @@ struct MaskMetrics {
     double outputError = 0;  ///< sqrt(sum ||o_M - o||^2 / sum ||o||^2), renormalised softmax; NaN
                              ///< when the capture holds no V
     Index tiles = 0;
+    /// Share of a row's k largest probabilities (all keys of rows that see fewer) whose keys are in
+    /// the nominal set, mean over rows, for the k of kOverlaps; null where the capture keeps none.
+    std::optional<std::array<double, 3>> topOverlap;
     std::vector<float> rowRecall;  ///< [Nq] exact; empty rows give 0
 };
+
+/// The k of MaskMetrics::topOverlap.
+inline constexpr std::array<Index, 3> kOverlaps = {1, 16, 64};
 
 struct MetricsOptions {
     std::optional<NeedleTruth> needle;
@@ -32,6 +39,7 @@ struct MetricsOptions {
     /// Dense output [Nq][dv] when the caller has it already (a slider moves, the head stays); null
     /// = computed here where outputError needs it.
     const float* denseOutput = nullptr;
+    const TopKeys* top = nullptr;  ///< of the head's rows, for topOverlap; null = not known
 };
 
 /// Exact metrics of `policy` on one head, without n x n memory.
@@ -45,6 +53,11 @@ struct MetricsOptions {
 MaskMetrics measureMask(kernels::Backend& backend, const HeadInput& head, kernels::TensorView v,
                         const kernels::Policy& policy, const MetricsOptions& options,
                         const Job& job = {});
+
+/// MaskMetrics::topOverlap alone; null when no row has a key.
+/// @param top  of all rows of the head
+std::optional<std::array<double, 3>> topOverlap(const kernels::Problem& head,
+                                                const kernels::Policy& policy, const TopKeys& top);
 
 /// HeadInput of one captured head. @param stats null = no pyramid
 HeadInput headInput(const LayerCapture& layer, const LayerStats* stats, Index head,

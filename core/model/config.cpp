@@ -87,13 +87,20 @@ RopeConfig readRope(ConfigReader& top, const json& object, const std::string& ke
 void checkRope(ConfigReader& r, const ModelConfig& c, const RopeConfig& rope) {
     const Index width = c.latent.used() ? c.latent.rope : c.headDim;
     const Index turned = Index(double(width) * rope.partial);
+    const std::string key = c.latent.used() ? "qk_rope_head_dim" : "head_dim";
     if (turned < 2 || turned % 2 != 0)
-        r.fail("head_dim", "times the rotated share is " + std::to_string(turned) +
-                               "; RoPE needs an even number above 0");
-    if (rope.kind == "dynamic" && turned < 4)
-        r.fail("head_dim", "must be at least 4 for dynamic RoPE");
-    ropeTable(rope, width, 1);  // refuses lists of the wrong length here, not while running
-    ropeTable(rope, width, std::numeric_limits<std::int32_t>::max());
+        r.fail(key, "times the rotated share is " + std::to_string(turned) +
+                        "; RoPE needs an even number above 0");
+    if (rope.kind == "dynamic" && turned < 4) r.fail(key, "must be at least 4 for dynamic RoPE");
+    if (rope.kind != "longrope") return;
+    const auto check = [&](const char* name, const std::vector<double>& list) {
+        if (Index(list.size()) != turned / 2)
+            r.fail(name, "must hold " + std::to_string(turned / 2) +
+                             " numbers, one for every two rotated dimensions, not " +
+                             std::to_string(list.size()));
+    };
+    check("short_factor", rope.shortFactor);
+    check("long_factor", rope.longFactor);
 }
 
 void readRopes(ConfigReader& r, const Architecture& row, ModelConfig& c) {
@@ -396,17 +403,17 @@ void readBlock(ConfigReader& r, const Architecture& row, ModelConfig& c) {
 }
 
 void readActivation(ConfigReader& r, const Architecture& row, ModelConfig& c) {
-    std::string kind = r.text("hidden_act", row.activation);
+    std::string key = "hidden_act", kind = r.text(key, row.activation);
     if (row.modelType == "gemma") {
         // Files of the first release say "gelu" and mean the tanh form.
         const bool newer = r.has("hidden_activation");
-        if (newer) kind = r.text("hidden_activation", kind);
+        if (newer) kind = r.text(key = "hidden_activation", kind);
         if (!newer && kind == "gelu") {
             kind = "gelu_pytorch_tanh";
             r.note("hidden_act \"gelu\" of an early Gemma file: gelu_pytorch_tanh");
         }
     }
-    c.activation = checkedActivation(r, kind);
+    c.activation = checkedActivation(r, key, kind);
     if (c.experts.clamp == 0) return;
     if (c.activation != "silu") r.unsupported("hidden_act must be silu for this architecture");
 }
@@ -528,7 +535,9 @@ ModelConfig readConfig(const std::filesystem::path& modelDirectory) {
     if (std::filesystem::exists(generation)) {  // wins over config.json when it says something
         const json g =
             parseJson(readTextFile(generation, kMaxConfigBytes), generation.string(), true);
-        if (g.is_object() && g.contains("eos_token_id") && !g["eos_token_id"].is_null())
+        if (!g.is_object())
+            throw Error(Errc::Format, generation.string() + ": must be a JSON object");
+        if (g.contains("eos_token_id") && !g["eos_token_id"].is_null())
             c.eosTokens = readEosTokens(g["eos_token_id"], c.vocab, generation.string(), c.notes);
     }
     return c;
@@ -563,7 +572,9 @@ ModelConfig parseConfig(std::string text, const std::string& name, const std::st
     ConfigReader r(j, where, c.notes);
     r.setSpellings(row.keys);
     r.has("model_type");
-    if (r.has("per_layer_config")) r.unsupported("per_layer_config is not supported");
+    if (r.has("per_layer_config") ||
+        (file.contains("per_layer_config") && !file["per_layer_config"].is_null()))
+        r.unsupported("per_layer_config is not supported");
     readSizes(r, row, c);
     readRopes(r, row, c);
     readLayers(r, row, c);

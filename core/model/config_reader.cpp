@@ -53,15 +53,17 @@ const std::set<std::string> kSilent = {"architectures",
                                        "is_decoder",
                                        "_attn_implementation_autoset"};
 
-std::string spell(double v) {
-    return json(v).dump();
-}
-
 bool isNull(const json& j, const std::string& key) {
     return !j.contains(key) || j[key].is_null();
 }
 
 }  // namespace
+
+std::string spell(double v) {
+    if (!std::isfinite(v)) return std::isnan(v) ? "NaN" : v > 0 ? "Infinity" : "-Infinity";
+    if (v == std::floor(v) && std::abs(v) < 1e15) return std::to_string(std::int64_t(v));
+    return json(v).dump();
+}
 
 std::string ConfigReader::spelled(const std::string& key) const {
     const auto own = m_spellings.find(key);
@@ -174,13 +176,14 @@ void ConfigReader::unsupported(const std::string& what) const {
     throw Error(Errc::Unsupported, m_where + ": " + what);
 }
 
-std::string checkedActivation(const ConfigReader& reader, std::string kind) {
+std::string checkedActivation(const ConfigReader& reader, const std::string& key,
+                              std::string kind) {
     if (kind == "swish") kind = "silu";
     static const std::vector<std::string> known = {
         "silu",      "gelu",       "gelu_new", "gelu_pytorch_tanh",
         "gelu_fast", "quick_gelu", "relu",     "relu2"};
     if (std::find(known.begin(), known.end(), kind) == known.end())
-        reader.unsupported("hidden_act \"" + kind + "\" is not supported (" +
+        reader.unsupported(reader.spelled(key) + " \"" + kind + "\" is not supported (" +
                            supportedSentence(kind, known) + ")");
     return kind;
 }

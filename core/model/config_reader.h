@@ -46,10 +46,10 @@ public:
     /// @throws Error(Unsupported)
     [[noreturn]] void unsupported(const std::string& what) const;
     const std::string& where() const { return m_where; }
-
-private:
+    /// The file's own name of a key.
     std::string spelled(const std::string& key) const;
 
+private:
     const nlohmann::json& m_object;
     std::string m_where;
     std::vector<std::string>& m_notes;
@@ -57,9 +57,12 @@ private:
     std::set<std::string> m_seen;
 };
 
+/// A number as a person writes it: 4, 0.5, 1e-05, Infinity.
+std::string spell(double v);
+
 /// "silu" for "swish", else the same. @throws Error(Unsupported) for a function that the forward
-/// pass does not have, naming the nearest
-std::string checkedActivation(const ConfigReader& reader, std::string kind);
+/// pass does not have, naming the key and the nearest function
+std::string checkedActivation(const ConfigReader& reader, const std::string& key, std::string kind);
 
 /// eos_token_id (a number, a list or null) as the ids that are inside the vocabulary; others are
 /// noted. @throws Error(Format)

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "core/model/config_reader.h"
 #include "core/model/nearest.h"
 #include "kernels/base/error.h"
 
@@ -92,7 +93,7 @@ public:
     }
     double number(const char* key, double fallback) {
         if (!has(key)) {
-            m_notes.push_back(std::string(key) + " not given: " + json(fallback).dump());
+            m_notes.push_back(std::string(key) + " not given: " + spell(fallback));
             return fallback;
         }
         if (!m_object[key].is_number())
@@ -101,14 +102,14 @@ public:
     }
     double positive(const char* key, double fallback) {
         const double v = number(key, fallback);
-        if (!(v > 0) || !std::isfinite(v)) fail(key, "must be above 0");
+        if (!(v > 0) || !std::isfinite(v)) fail(key, "must be above 0, not " + spell(v));
         return v;
     }
     Index count(const char* key, Index fallback, Index least = 1, Index most = 2147483647) {
         const double v = number(key, double(fallback));
         if (!(v >= double(least) && v <= double(most)) || v != std::floor(v))
             fail(key, "must be a whole number from " + std::to_string(least) + " to " +
-                          std::to_string(most) + ", not " + json(v).dump());
+                          std::to_string(most) + ", not " + spell(v));
         return Index(v);
     }
     bool flag(const char* key, bool fallback) {
@@ -137,6 +138,14 @@ public:
         return {n, n};
     }
     const json& at(const char* key) const { return m_object[key]; }
+    const std::string& where() const { return m_where; }
+    /// What changes the weights or the forward pass and is not understood.
+    void refuseVariants(const std::string& arch) {
+        if (has("quantization_config"))
+            refuse("quantised weights are not supported for " + arch +
+                   " (supported: float32, float16, bfloat16): use the unquantised model");
+        if (has("per_layer_config")) refuse("per_layer_config is not supported");
+    }
     void noteUnread() const {
         for (const auto& [key, value] : m_object.items())
             if (!m_seen.contains(key) && !kSilent.contains(key))
@@ -311,6 +320,7 @@ void clipTower(Keys& k, Tower& t, Index hidden, Index intermediate, Index heads)
 
 void clipText(const json& object, const std::string& where, ModelConfig& c, EncoderConfig& e) {
     Keys k(object, where, c.notes);
+    k.refuseVariants(c.arch);
     Tower& t = e.text;
     clipTower(k, t, 512, 2048, 8);
     t.prefix = "text_model.";
@@ -329,6 +339,7 @@ void clipText(const json& object, const std::string& where, ModelConfig& c, Enco
 
 void clipVision(const json& object, const std::string& where, ModelConfig& c, EncoderConfig& e) {
     Keys k(object, where, c.notes);
+    k.refuseVariants(c.arch);
     Tower& t = e.vision;
     clipTower(k, t, 768, 3072, 12);
     t.prefix = "vision_model.";
@@ -344,12 +355,14 @@ void clipVision(const json& object, const std::string& where, ModelConfig& c, En
 
 void clip(Keys& k, const json& object, ModelConfig& c, EncoderConfig& e) {
     e.prefixes = {"clip.", ""};
-    const std::string where = "config.json of '" + c.name + "'";
+    const std::string& where = k.where();
     const bool onlyText = c.arch == "clip_text_model", onlyVision = c.arch == "clip_vision_model";
     if (!onlyVision)
-        clipText(onlyText ? object : clipPart(object, "text_config", where), where, c, e);
+        clipText(onlyText ? object : clipPart(object, "text_config", where),
+                 onlyText ? where : where + ": text_config", c, e);
     if (!onlyText)
-        clipVision(onlyVision ? object : clipPart(object, "vision_config", where), where, c, e);
+        clipVision(onlyVision ? object : clipPart(object, "vision_config", where),
+                   onlyVision ? where : where + ": vision_config", c, e);
     e.head = EncoderHead::ClipProjection;
     e.outputs = k.count("projection_dim", 512);
     Index first = 0;
@@ -593,9 +606,7 @@ bool isEncoder(const std::string& modelType) {
 void parseEncoder(const json& object, const std::string& where, ModelConfig& c) {
     auto e = std::make_shared<EncoderConfig>();
     Keys k(object, where, c.notes);
-    if (k.has("quantization_config"))
-        k.refuse("quantised weights are not supported for " + c.arch +
-                 " (supported: float32, float16, bfloat16): use the unquantised model");
+    k.refuseVariants(c.arch);
     const std::string v4 = k.text("torch_dtype", "float32");
     c.dtype = k.text("dtype", v4);
     if (c.dtype.starts_with("torch.")) c.dtype.erase(0, 6);

@@ -89,8 +89,17 @@ nlohmann::json parseJson(std::string_view text, const std::string& what, bool lo
     try {
         return json::parse(text.begin(), text.end(), watch);
     } catch (const json::exception& e) {
-        throw Error(Errc::Format, what + ": not JSON: " + e.what());
+        throw Error(Errc::Format, what + ": not JSON: " + jsonComplaint(e));
     }
+}
+
+std::string jsonComplaint(const nlohmann::json::exception& e) {
+    std::string text = e.what();
+    text.erase(0, text.find("] ") + 2);
+    // What the parser read last may be bytes that are no text.
+    const auto at = text.find("; last read: ");
+    if (at != std::string::npos) text.resize(at);
+    return text;
 }
 
 }  // namespace sparsight

@@ -18,4 +18,8 @@ std::string readTextFile(const std::filesystem::path& file, std::size_t maxBytes
 /// @throws Error(Format) with `what` and the position
 nlohmann::json parseJson(std::string_view text, const std::string& what, bool looseNumbers = false);
 
+/// The JSON library's own words about damaged text, without its number and without the bytes that
+/// it quotes: "parse error at line 1, column 3: ...".
+std::string jsonComplaint(const nlohmann::json::exception& e);
+
 }  // namespace sparsight

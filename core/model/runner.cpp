@@ -42,17 +42,54 @@ KvCache::KvCache(const ModelConfig& config, Index capacity, Keep keep)
             m_layers = s.layers;
         }
     const auto buffers = std::size_t(keep == Keep::AllLayers ? m_layers : 1);
-    const auto size = std::size_t(m_kvHeads * m_capacity);
-    m_k.assign(buffers, std::vector<float>(size * std::size_t(m_d)));
-    m_v.assign(buffers, std::vector<float>(size * std::size_t(m_dv)));
+    m_k.resize(buffers);
+    m_v.resize(buffers);
+}
+
+float* KvCache::row(std::vector<std::vector<float>>& buffers, Index layer, Index head, Index token,
+                    Index width) {
+    std::vector<float>& b = buffers[std::size_t(layer) % buffers.size()];
+    if (b.empty()) b.resize(std::size_t(m_kvHeads * m_capacity * width));
+    return b.data() + (head * m_capacity + token) * width;
 }
 
 float* KvCache::key(Index layer, Index head, Index token) {
-    return m_k[std::size_t(layer) % m_k.size()].data() + (head * m_capacity + token) * m_d;
+    return row(m_k, layer, head, token, m_d);
 }
 
 float* KvCache::value(Index layer, Index head, Index token) {
-    return m_v[std::size_t(layer) % m_v.size()].data() + (head * m_capacity + token) * m_dv;
+    return row(m_v, layer, head, token, m_dv);
+}
+
+std::vector<std::byte> copyOf(const LayerCall& call, const kernels::TensorView& x, Index heads,
+                              Index tokens, Index d, kernels::DType to) {
+    std::vector<std::byte> out(std::size_t(heads * tokens * d * kernels::bytesOf(to)));
+    if (call.onGpu()) {
+        call.fetch(x, heads, tokens, d, to, out.data());
+        return out;
+    }
+    for (Index h = 0; h < heads; ++h)
+        for (Index n = 0; n < tokens; ++n)
+            for (Index c = 0; c < d; ++c)
+                kernels::storeFloat(out.data(), to, (h * tokens + n) * d + c,
+                                    kernels::loadFloat(x.p, x.t, h * x.sh + n * x.sn + c));
+    return out;
+}
+
+LayerCall readable(const LayerCall& call, std::vector<std::byte> (&memory)[3]) {
+    if (!call.onGpu()) return call;
+    const kernels::Problem& p = call.problem;
+    LayerCall here = call;
+    const auto move = [&](kernels::TensorView& x, Index heads, Index tokens, Index d,
+                          std::vector<std::byte>& to) {
+        to = copyOf(call, x, heads, tokens, d, kernels::DType::F32);
+        x = {to.data(), kernels::DType::F32, heads * tokens * d, tokens * d, d};
+    };
+    move(here.q, p.Hq, p.Nq, p.d, memory[0]);
+    move(here.k, p.Hkv, p.Nk, p.d, memory[1]);
+    move(here.v, p.Hkv, p.Nk, p.dv, memory[2]);
+    here.fetch = nullptr;
+    return here;
 }
 
 void ModelRunner::pass(const ModelInput& input, const AttentionFn& attention, const Job& job,
@@ -88,8 +125,12 @@ AttentionFn denseAttention(kernels::Backend& backend, const Job& job) {
         const kernels::Problem& p = call.problem;
         const Index tiles = (p.Nq / kernels::kTile + 1) * (p.Nk / kernels::kTile + 1);
         if (p.Hq * tiles <= kMostTiles) {
-            backend.forward(p, call.q, call.k, call.v, cached->of(p), call.o, nullptr, quiet);
-            return;
+            try {
+                backend.forward(p, call.q, call.k, call.v, cached->of(p), call.o, nullptr, quiet);
+                return;
+            } catch (const Error& e) {  // a GPU may have the memory for one head
+                if (e.code() != Errc::Resources || p.Hq == 1) throw;
+            }
         }
         for (Index h = 0; h < p.Hq; ++h) {
             const kernels::Problem one = p.oneHead(h);

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/model/config.h"
@@ -11,19 +14,34 @@
 
 namespace sparsight {
 
-/// One layer's attention inside a forward pass: post-RoPE q, k, v as float32; the callee writes all
-/// of `o`. During decoding Nq < Nk (keys of the cache come first).
+/// One layer's attention inside a forward pass: post-RoPE q, k, v; the callee writes all of `o`.
+/// During decoding Nq < Nk (keys of the cache come first). A model on the CPU gives float32; one on
+/// a GPU gives its own type in the GPU's memory, which only the kernels and `fetch` can read.
 struct LayerCall {
     Index layer = 0;
-    kernels::Problem problem;
+    kernels::Problem problem;     ///< sinks and bias are in the CPU's memory
     kernels::TensorView q, k, v;  ///< [Hq, Nq, D], [Hkv, Nk, D], [Hkv, Nk, Dv]
-    kernels::MutTensorView o;     ///< [Hq, Nq, Dv] float32
+    kernels::MutTensorView o;     ///< [Hq, Nq, Dv]
     /// Hidden states that enter the layer, [Nq][hidden]; null where a runner does not give them.
     const float* hidden = nullptr;
+    /// Set by models on a GPU: copies `x`, a part of q, k or v, to [heads][tokens][d] of type `to`
+    /// in the CPU's memory.
+    std::function<void(const kernels::TensorView& x, Index heads, Index tokens, Index d,
+                       kernels::DType to, void* out)>
+        fetch;
+    bool onGpu() const { return bool(fetch); }
 };
+/// A copy of q, k or v of a layer, or of a part of it, in the CPU's memory: [heads][tokens][d].
+std::vector<std::byte> copyOf(const LayerCall& call, const kernels::TensorView& x, Index heads,
+                              Index tokens, Index d, kernels::DType to);
+/// The call with q, k and v in the CPU's memory as float32, for callees that read them; `memory`
+/// keeps them. `o` stays where it is.
+LayerCall readable(const LayerCall& call, std::vector<std::byte> (&memory)[3]);
+
 using AttentionFn = std::function<void(const LayerCall&)>;
 
-/// Rotated keys and values, float32: [Hkv][capacity][D] and [Hkv][capacity][Dv].
+/// Rotated keys and values, float32: [Hkv][capacity][D] and [Hkv][capacity][Dv], taken from the
+/// system when they are first written. A model on a GPU keeps its own there.
 class KvCache {
 public:
     /// LastLayer: every layer overwrites the one before, for a single forward of the whole prompt
@@ -44,8 +62,14 @@ public:
     /// Element (head, token, 0); token stride is the head width, head stride capacity * width.
     float* key(Index layer, Index head, Index token);
     float* value(Index layer, Index head, Index token);
+    /// What a runner keeps in place of key() and value(); null = nothing. A runner that finds
+    /// another one's here starts again from tokens().
+    std::shared_ptr<void>& own() { return m_own; }
 
 private:
+    float* row(std::vector<std::vector<float>>& buffers, Index layer, Index head, Index token,
+               Index width);
+    std::shared_ptr<void> m_own;
     Index m_kvHeads = 0, m_d = 0, m_dv = 0, m_capacity = 0, m_length = 0, m_layers = 0;
     std::vector<std::vector<float>> m_k, m_v;
     std::vector<std::int32_t> m_tokens;
@@ -89,6 +113,10 @@ public:
     /// Logits of hidden states that hiddenStates() gave: out [rows][vocab].
     virtual void logitsOf(std::span<const float>, float*) {}
     virtual int threads() const = 0;
+    /// Where the model runs, in words: "CPU", "cuda:0, bfloat16".
+    virtual std::string device() const { return "CPU"; }
+    /// What happened to the choice of device: why a model runs, or went on, on the CPU.
+    virtual std::vector<std::string> notes() const { return {}; }
 };
 
 /// Opens a model. Small ones are converted to float32 at once; the layers of larger ones when they
@@ -96,13 +124,29 @@ public:
 /// (KvCache::Keep::LastLayer) holds one layer at a time. Defined in core/torch; the only door to
 /// LibTorch.
 /// @param threads  0 = physical cores
-/// @throws Error(Format) missing tensors, wrong shapes, NaN weights (names the tensor)
+/// @param device   "cpu", "cuda" or "cuda:N". A GPU runs decoders in the type of their weights, one
+///                 layer in its memory at a time unless all fit; encoders in float32. Without a GPU
+///                 or a LibTorch that knows it, or when its memory does not do, the model runs on
+///                 the CPU and notes() says so.
+/// @throws Error(Format) missing tensors, wrong shapes, NaN weights (names the tensor);
+///         Error(Usage) for a device that is none of these
 std::unique_ptr<ModelRunner> loadModel(const std::filesystem::path& directory, int threads = 0,
-                                       const Job& job = {});
+                                       const Job& job = {}, std::string_view device = "cpu");
 
-/// float32 matrix product rate of LibTorch on this machine, flop/s, measured in about 50 ms.
-/// Defined in core/torch; 0 in a build without LibTorch.
-double measureGemm(int threads = 0);
+/// Matrix product rate of LibTorch, flop/s, measured in about 50 ms: float32 on this machine's CPU,
+/// bfloat16 on a GPU. Defined in core/torch; 0 in a build without LibTorch.
+double measureGemm(int threads = 0, std::string_view device = "cpu");
+
+/// What LibTorch can run on, for messages and estimates. Defined in core/torch.
+struct TorchDevices {
+    bool gpu = false;    ///< this LibTorch was built with CUDA and sees at least one GPU
+    std::string reason;  ///< a sentence why not; "" when it does
+};
+TorchDevices torchDevices();
+
+/// Numbers in a GPU's memory as bfloat16, for measurements; null without LibTorch on that GPU.
+/// Defined in core/torch.
+std::shared_ptr<const void> onGpu(std::span<const float> values, std::string_view device);
 
 /// @throws Error(Usage) for an empty list or an id outside the model's vocabulary
 void checkIds(const ModelConfig& config, std::span<const std::int32_t> ids);

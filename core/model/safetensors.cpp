@@ -322,13 +322,14 @@ SafeTensors SafeTensors::openModel(const fs::path& directory) {
         const auto config =
             parseJson(readTextFile(directory / "config.json", 16u << 20), name, true);
         if (config.is_object() && config.contains("transformers_weights") &&
-            config["transformers_weights"].is_string()) {
-            chosen = config["transformers_weights"].get<std::string>();
-            if (!isPlainFileName(chosen))
+            !config["transformers_weights"].is_null()) {
+            const auto& wanted = config["transformers_weights"];
+            if (!wanted.is_string() || !isPlainFileName(wanted.get<std::string>()))
                 throw Error(Errc::Format, name +
                                               ": transformers_weights must be a file name inside "
-                                              "the model directory, not \"" +
-                                              chosen + "\"");
+                                              "the model directory, not " +
+                                              wanted.dump(-1, ' ', true).substr(0, 80));
+            chosen = wanted.get<std::string>();
         }
     }
     if (chosen.ends_with(".index.json")) {

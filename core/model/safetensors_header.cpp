@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/model/json_input.h"
 #include "kernels/base/error.h"
 
 namespace sparsight {
@@ -132,7 +133,8 @@ public:
     }
     bool binary(json::binary_t&) override { return scalar("binary data"); }
     bool parse_error(std::size_t position, const std::string&, const json::exception& e) override {
-        fail("header is not JSON at byte " + std::to_string(position) + " (" + e.what() + ")");
+        fail("header is not JSON at byte " + std::to_string(position) + " (" + jsonComplaint(e) +
+             ")");
     }
 
 private:

@@ -11,11 +11,17 @@ set_property(SOURCE model/resources.cpp APPEND PROPERTY
     COMPILE_DEFINITIONS SPARSIGHT_RESOURCE_DIR="${PROJECT_SOURCE_DIR}/resources")
 target_sources(sparsight_core PRIVATE
     model/architectures.cpp
+    model/backend_or_cpu.cpp
     model/blas_env.cpp
     model/chat_template.cpp
+    model/chat_template_functions.cpp
     model/chat_template_parser.cpp
+    model/chat_template_renderer.cpp
+    model/chat_template_values.cpp
     model/config.cpp
     model/config_reader.cpp
+    model/device.cpp
+    model/device_list.cpp
     model/encoder_config.cpp
     model/image_file.cpp
     model/image_input.cpp
@@ -23,6 +29,7 @@ target_sources(sparsight_core PRIVATE
     model/input.cpp
     model/json_input.cpp
     model/nearest.cpp
+    model/next_tokens.cpp
     model/resources.cpp
     model/rope.cpp
     model/runner.cpp

@@ -215,7 +215,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& pa
     const fs::path json = path / "tokenizer.json";
     if (fs::exists(json, code))
         return make(parseJson(readTextFile(json, kMaxFile), json.string()), json);
-    for (const char* name : {"tokenizer.model", "spiece.model"})
+    for (const char* name : {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"})
         if (fs::exists(path / name, code)) return sentencePiece(path / name);
     if (fs::exists(path / "vocab.json", code) && fs::exists(path / "merges.txt", code))
         return make(vocabAndMergesAsJson(path), path / "vocab.json");

@@ -32,8 +32,8 @@ struct Encoding {
 class Tokenizer {
 public:
     /// @param path  a tokenizer.json or SentencePiece .model, or a directory; of a directory the
-    ///        first that it has of tokenizer.json, tokenizer.model (or spiece.model), vocab.json +
-    ///        merges.txt
+    ///        first that it has of tokenizer.json, tokenizer.model (spiece.model,
+    ///        sentencepiece.bpe.model), vocab.json + merges.txt
     /// @throws Error(Unsupported) naming the component that is not understood; Error(Format),
     ///         Error(NotFound)
     static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& path);

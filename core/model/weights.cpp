@@ -1,8 +1,11 @@
 #include "core/model/weights.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <fstream>
 
 #include "kernels/base/error.h"
 
@@ -56,8 +59,17 @@ constexpr float kMxfp4[16] = {0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f
 Weight Weight::slice(Index first, Index n) const {
     Weight w = *this;
     if (data) w.data = data + first * cols;
+    if (stored.first) w.stored.first += first * stored.rowStride * stored.bytesPerElement();
     w.rows = n;
     return w;
+}
+
+Index availableMemory() {
+    std::ifstream in("/proc/meminfo");
+    std::string key;
+    for (Index kB = 0; in >> key >> kB; in.ignore(64, '\n'))
+        if (key == "MemAvailable:") return kB * 1024;
+    return Index(sysconf(_SC_PHYS_PAGES)) / 2 * Index(sysconf(_SC_PAGESIZE));
 }
 
 bool allFinite(const float* x, Index count) {
@@ -114,9 +126,10 @@ Weight WeightFile::read(const std::string& name, const std::vector<Index>& shape
         w.cols = cols;
         return w;
     }
+    Weight w = storedPart(name, 0, rows, cols);
+    if (w.given()) return w;
     const StTensor& t = m_file.at(name);
     const auto address = reinterpret_cast<std::uintptr_t>(t.bytes.data());
-    Weight w;
     if (t.dtype == StDType::F32 && address % alignof(float) == 0) {
         w.data = reinterpret_cast<const float*>(address);
         w.rows = rows;
@@ -143,6 +156,12 @@ Weight WeightFile::read(const std::string& name, const std::vector<Index>& shape
 Weight WeightFile::readTransposed(const std::string& name, Index rows, Index cols) {
     const Weight stored = read(name, {cols, rows});
     if (m_mode == Mode::CheckOnly) return stored;
+    if (stored.stored.first) {
+        Weight w = stored;
+        std::swap(w.rows, w.cols);
+        std::swap(w.stored.rowStride, w.stored.colStride);
+        return w;
+    }
     std::vector<float> values(std::size_t(rows * cols));
     for (Index i = 0; i < rows; ++i)
         for (Index j = 0; j < cols; ++j)
@@ -164,6 +183,19 @@ NormWeight WeightFile::norm(const std::string& name, Index width, bool bias) {
     n.w = read(name + ".weight", {width});
     if (bias) n.b = read(name + ".bias", {width});
     return n;
+}
+
+Weight WeightFile::storedPart(const std::string& name, Index first, Index rows, Index cols) const {
+    Weight w;
+    if (m_mode != Mode::Stored) return w;
+    const StTensor& t = m_file.at(name);
+    if (t.dtype != StDType::F32 && t.dtype != StDType::F16 && t.dtype != StDType::BF16) return w;
+    w.rows = rows;
+    w.cols = cols;
+    w.stored.type = t.dtype;
+    w.stored.rowStride = cols;
+    w.stored.first = t.bytes.data() + first * w.stored.bytesPerElement();
+    return w;
 }
 
 void WeightFile::readPart(const std::string& name, Index first, std::span<float> out) {
@@ -219,6 +251,13 @@ Linear slice(const Linear& all, Index first, Index n) {
 Weight headRows(const Weight& all, Index heads, Index perHead, Index first, Index d) {
     Weight w = all.slice(0, heads * d);
     if (!all.given()) return w;
+    if (w.stored.first) {
+        StoredWeight& s = w.stored;
+        s.groups = heads;
+        s.groupStride = perHead * s.rowStride;
+        s.first += first * s.rowStride * s.bytesPerElement();
+        return w;
+    }
     std::vector<float> values(std::size_t(heads * d * all.cols));
     for (Index h = 0; h < heads; ++h)
         std::copy_n(all.data + (h * perHead + first) * all.cols, d * all.cols,
@@ -422,6 +461,15 @@ MlpWeights readExpert(WeightFile& f, const ModelConfig& c, Index l, Index expert
         m.up = f.linear(at + e.up, I, H, false);
         m.down = f.linear(at + e.down, H, I, false);
         return m;
+    }
+    if (n.stored == Stored::Stacked) {
+        const Weight all = f.storedPart(n.at + "gate_up_proj", expert * 2 * I * H, 2 * I, H);
+        if (all.given()) {
+            m.gate.w = all.slice(0, I);
+            m.up.w = all.slice(I, I);
+            m.down.w = f.storedPart(n.at + "down_proj", expert * H * I, H, I);
+            if (m.down.w.given()) return m;
+        }
     }
     std::vector<float> both(std::size_t(2 * I * H)), down(std::size_t(H * I));
     if (n.stored == Stored::Mxfp4) {

@@ -16,14 +16,27 @@ namespace sparsight {
 /// A decoder whose weights take at most this many bytes as float32 is converted when it is loaded;
 /// of a larger one, layers are converted when they are needed.
 constexpr Index kConvertedAtOnce = Index(256) << 20;
+/// Bytes that a new allocation may take without pushing other things out of memory.
+Index availableMemory();
 
-/// A float32 matrix [rows, cols] or vector [rows]. Copies share the numbers.
+/// The numbers of a weight as its file holds them: row r = g * (rows / groups) + i begins
+/// g * groupStride + i * rowStride elements after `first`.
+struct StoredWeight {
+    const std::byte* first = nullptr;  ///< need not be aligned; valid as long as the file is mapped
+    StDType type = StDType::F32;       ///< F32, F16 or BF16
+    Index groups = 1, groupStride = 0, rowStride = 0, colStride = 1;
+    Index bytesPerElement() const { return type == StDType::F32 ? 4 : 2; }
+};
+
+/// A matrix [rows, cols] or vector [rows] in float32, or as the file stores it
+/// (WeightFile::Mode::Stored). Copies share the numbers.
 struct Weight {
     std::shared_ptr<const std::vector<float>> own;  ///< null when the numbers lie in a mapped file
-    const float* data =
-        nullptr;  ///< null: the model has no such weight, or only its shape was read
+    const float* data = nullptr;  ///< null: the model has no such weight, only its shape was read,
+                                  ///< or `stored` has it
+    StoredWeight stored;
     Index rows = 0, cols = 1;
-    bool given() const { return data != nullptr; }
+    bool given() const { return data != nullptr || stored.first != nullptr; }
     Index count() const { return rows * cols; }
     /// Rows [first, first + n), sharing the numbers.
     Weight slice(Index first, Index n) const;
@@ -46,8 +59,9 @@ bool allFinite(const float* x, Index count);
 /// converted before it is asked for. float32 matrices are not copied, they stay in the mapped file.
 class WeightFile {
 public:
-    /// What reading does: convert, or only check that tensors are there with the right shape.
-    enum class Mode { Convert, CheckOnly };
+    /// What reading does: convert to float32, only check that tensors are there with the right
+    /// shape, or leave 16- and 32-bit values where they are in the file, unread and unchecked.
+    enum class Mode { Convert, CheckOnly, Stored };
 
     /// @param prefixes   where the model's tensors may be; the first under which `landmark` is
     /// there
@@ -88,6 +102,10 @@ public:
     std::vector<std::string> leftovers() const;
     /// Bytes of everything that was asked for, as float32.
     Index wantedBytes() const { return m_wanted; }
+
+    /// Elements [first, first + rows * cols) of a tensor as it is stored; a Weight that is not
+    /// given when the mode or the tensor's type calls for a conversion.
+    Weight storedPart(const std::string& name, Index first, Index rows, Index cols) const;
 
 private:
     void check(const std::string& name, const float* x, Index count) const;

@@ -180,6 +180,7 @@ GenerateResult generate(ModelRunner& model, kernels::Backend& backend, const Tok
     result.text = tokenizer.decode(result.ids);
     if (onText && result.text.size() > shown) onText(result.text.substr(shown));
     result.notes.insert(result.notes.end(), use.notes.begin(), use.notes.end());
+    for (std::string& note : model.notes()) result.notes.push_back(std::move(note));
     return result;
 }
 
@@ -256,6 +257,7 @@ EvalResult evaluatePlan(ModelRunner& model, kernels::Backend& backend,
     result.p99KL = percentile(kl, 0.99);
     result.maxKL = *std::max_element(kl.begin(), kl.end());
     result.top1Agreement = double(agree) / double(rows);
+    for (std::string& note : model.notes()) result.notes.push_back(std::move(note));
     result.nllDense /= double(rows);
     result.nllPlan /= double(rows);
     if (asked) {

@@ -18,7 +18,9 @@ struct RunLayer {
 
 /// Dense against a method on this machine: warm, interleaved (dense, sparse, dense, ...), median.
 struct KernelRun {
-    double denseMs = 0;   ///< all chosen layers and heads together
+    /// All chosen layers and heads together. On a GPU dense and sparse are the kernels' own times;
+    /// selectMs has the copies to the GPU in it.
+    double denseMs = 0;
     double sparseMs = 0;  ///< forward over the plan
     double selectMs = 0;  ///< choosing the mask and building the plan
     double speedup = 0;   ///< denseMs / (sparseMs + selectMs)

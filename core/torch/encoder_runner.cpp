@@ -1,5 +1,6 @@
 #include "core/torch/encoder_runner.h"
 
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
@@ -22,7 +23,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/model/device.h"
+#include "core/model/weights.h"
 #include "core/torch/encoder_weights.h"
+#include "core/torch/gpu.h"
+#include "core/torch/ops.h"
 #include "core/torch/threads.h"
 
 namespace sparsight {
@@ -62,28 +67,44 @@ at::Tensor idTensor(std::span<const std::int32_t> ids) {
 /// [tokens, heads * d] as [heads][tokens][d].
 kernels::TensorView headView(const at::Tensor& x, Index d) {
     const Index width = x.size(1);
-    return {x.data_ptr<float>(), kernels::DType::F32, x.size(0) * width, d, width};
+    return gpu::viewOf(x, x.size(0) * width, d, width);
 }
 
-[[noreturn]] void rethrow(const c10::Error& e) {
-    const std::string what = e.what_without_backtrace();
-    const bool memory = what.find("allocate") != std::string::npos;
-    throw Error(memory ? Errc::Resources : Errc::Device, "LibTorch: " + what);
+/// [heads, capacity, d] of a cache.
+kernels::TensorView cacheView(const at::Tensor& x) {
+    return gpu::viewOf(x, x.numel(), x.size(1) * x.size(2), x.size(2));
 }
 
 class EncoderRunner final : public ModelRunner {
+    using Side = EncoderWeights::Side;
+
 public:
-    EncoderRunner(ModelConfig config, EncoderWeights weights, int threads)
-        : m_config(std::move(config)), m_w(std::move(weights)), m_threads(threads) {
-        if (!m_w.unused.empty()) {
-            std::string note = std::to_string(m_w.unused.size()) + " tensors are not used: ";
-            for (std::size_t i = 0; i < std::min<std::size_t>(3, m_w.unused.size()); ++i)
-                note += (i ? ", " : "") + m_w.unused[i];
-            m_config.notes.push_back(note + (m_w.unused.size() > 3 ? ", .." : ""));
+    EncoderRunner(const std::filesystem::path& directory, ModelConfig config, int threads,
+                  std::string_view device, const Job& job)
+        : m_directory(directory), m_config(std::move(config)), m_threads(threads) {
+        if (const TorchDevices torch = torchDevices(); device != "cpu" && !torch.gpu) {
+            m_notes.push_back(torch.reason + " The model runs on the CPU.");
+            device = "cpu";
+        }
+        m_device = gpu::device(device);
+        // As the reference on the CPU: convolutions too multiply float32 numbers.
+        if (!m_device.is_cpu()) at::globalContext().setAllowTF32CuDNN(false);
+        guarded([&] {
+            if (!m_w) openWeights(job);
+        });
+        if (const auto& unused = m_w->unused(); !unused.empty()) {
+            std::string note = std::to_string(unused.size()) + " tensors are not used: ";
+            for (std::size_t i = 0; i < std::min<std::size_t>(3, unused.size()); ++i)
+                note += (i ? ", " : "") + unused[i];
+            m_config.notes.push_back(note + (unused.size() > 3 ? ", .." : ""));
         }
     }
     const ModelConfig& config() const override { return m_config; }
     int threads() const override { return m_threads; }
+    std::string device() const override {
+        return m_device.is_cpu() ? "CPU" : m_device.str() + ", float32";
+    }
+    std::vector<std::string> notes() const override { return m_notes; }
 
     void pass(const ModelInput& input, const AttentionFn& attention, const Job& job,
               std::span<const Index> wanted) override {
@@ -98,7 +119,7 @@ public:
             if (size.image > 0) {
                 const Tower& t = m_config.encoder->vision;
                 at::Tensor x = embedImage(input.image);
-                if (!runTower(t, m_w.vision, x, m_config.stacks.back().first)) finishImage(x);
+                if (!runTower(t, Side::Vision, x, m_config.stacks.back().first)) finishImage(x);
                 return;
             }
             if (!encodeText(input.ids)) return;
@@ -139,21 +160,56 @@ public:
                                          std::to_string(row1) + " asked, the last forward has " +
                                          std::to_string(rows));
         guarded([&] {
-            const at::Tensor y = head(m_last.narrow(0, row0, row1 - row0)).contiguous();
+            const at::Tensor y = head(m_last.narrow(0, row0, row1 - row0)).cpu().contiguous();
             std::copy_n(y.data_ptr<float>(), y.numel(), out);
         });
     }
 
 private:
+    /// Work that the GPU has no memory for is done again on the CPU.
     template <class Work>
     void guarded(Work work) {
         try {
-            const c10::InferenceMode guard;
-            useTorchThreads(m_threads);
-            work();
-        } catch (const c10::Error& e) {
-            rethrow(e);
+            try {
+                const c10::InferenceMode guard;
+                useTorchThreads(m_threads);
+                work();
+            } catch (const c10::Error& e) {
+                rethrowTorch(e);
+            }
+        } catch (const Error& e) {
+            if (m_device.is_cpu() || e.code() != Errc::Resources) throw;
+            useCpu(e.what());
+            guarded(work);
         }
+    }
+
+    void useCpu(std::string why) {
+        if (!why.ends_with('.')) why += '.';
+        m_notes.push_back(why + " The model runs on the CPU.");
+        const auto here = [](at::Tensor& x) {
+            if (x.defined()) x = x.cpu();
+        };
+        const c10::InferenceMode guard;
+        here(m_encoded);
+        here(m_last);
+        for (auto& [k, v] : m_cross) {
+            here(k);
+            here(v);
+        }
+        m_w.reset();
+        gpu::releaseCache(m_device);
+        m_device = at::kCPU;
+        openWeights({});
+    }
+
+    /// A small model is read at once; of a larger one each part when a pass comes to it.
+    void openWeights(const Job& job) {
+        auto w = std::make_unique<EncoderWeights>(m_directory, m_config, m_device);
+        const Index room = m_device.is_cpu() ? availableMemory() : gpu::freeMemory(m_device);
+        m_keep = w->bytes() <= kConvertedAtOnce || w->bytes() <= room / 2;
+        if (w->bytes() <= kConvertedAtOnce) w->readAll(job);
+        m_w = std::move(w);
     }
 
     bool hasDecoder() const { return m_config.encoder->decoder.layers > 0; }
@@ -181,7 +237,7 @@ private:
                          const TextEmbeddingWeights& w, double eps, Index past) {
         checkIds(m_config, ids);
         const Index n = Index(ids.size());
-        at::Tensor x = at::embedding(w.words, idTensor(ids));
+        at::Tensor x = at::embedding(w.words, idTensor(ids).to(m_device));
         if (e.scale != 1.0) x = x * e.scale;
         if (w.types.defined()) x = x + w.types[0];
         if (w.positions.defined()) {
@@ -199,7 +255,7 @@ private:
                     rows.push_back(std::int32_t(pad ? e.padToken : e.padToken + ++counted));
                 }
             }
-            x = x + at::embedding(w.positions, idTensor(rows));
+            x = x + at::embedding(w.positions, idTensor(rows).to(m_device));
         }
         if (w.norm.given()) x = layerNorm(x, w.norm, eps);
         return x;
@@ -215,11 +271,13 @@ private:
                                          " values, not 3 x " + std::to_string(image.height) +
                                          " x " + std::to_string(image.width));
         const at::Tensor pixels = at::from_blob(const_cast<float*>(image.values.data()),
-                                                {1, 3, image.height, image.width}, at::kFloat);
+                                                {1, 3, image.height, image.width}, at::kFloat)
+                                      .to(m_device);
+        const ImageEmbeddingWeights& w = m_w->image();
         at::Tensor patches =
-            at::conv2d(pixels, m_w.patches.weight, m_w.patches.bias, {e.patch, e.patch});
+            at::conv2d(pixels, w.patches.weight, w.patches.bias, {e.patch, e.patch});
         patches = patches.flatten(2).transpose(1, 2)[0];
-        at::Tensor positions = m_w.positions;
+        at::Tensor positions = w.positions;
         // As the reference: the patches' positions are one square, whatever the image's sides.
         if (grid.rows != own.rows || grid.cols != own.cols) {
             const auto side = Index(std::sqrt(double(own.rows * own.cols)));
@@ -235,8 +293,8 @@ private:
                                           .reshape({grid.rows * grid.cols, t.hidden});
             positions = at::cat({positions.narrow(0, 0, 1), fitted});
         }
-        at::Tensor x = at::cat({m_w.classToken, patches}) + positions;
-        if (m_w.imageNorm.given()) x = layerNorm(x, m_w.imageNorm, t.normEps);
+        at::Tensor x = at::cat({w.classToken, patches}) + positions;
+        if (w.norm.given()) x = layerNorm(x, w.norm, t.normEps);
         return x;
     }
 
@@ -263,8 +321,15 @@ private:
         call.q = headView(q, t.headDim);
         call.k = k;
         call.v = v;
-        call.o = {out.data_ptr<float>(), kernels::DType::F32, out.numel(), t.headDim, q.size(1)};
-        (*m_attention)(call);
+        call.o = {out.data_ptr(), kernels::DType::F32, out.numel(), t.headDim, q.size(1)};
+        if (m_device.is_cpu()) {
+            (*m_attention)(call);
+        } else {
+            call.fetch = gpu::fetcher(m_device);
+            gpu::wait(m_device);
+            const GpuPass pass;
+            (*m_attention)(call);
+        }
         useTorchThreads(m_threads);  // the callee may have run a pool of its own
         return layer == m_stop ? at::Tensor() : out;
     }
@@ -297,7 +362,8 @@ private:
         if (!w.relativeBias.defined()) return {};
         const EncoderConfig& e = *m_config.encoder;
         const Index width = nq + nk - 1;
-        const auto table = w.relativeBias.accessor<float, 2>();
+        const at::Tensor here = w.relativeBias.cpu();
+        const auto table = here.accessor<float, 2>();
         std::vector<float> bias(std::size_t(t.heads * width));
         for (Index i = 0; i < width; ++i) {
             const Index bucket = relativeBucket(i - (nk - 1), !t.causal, e.buckets, e.maxDistance);
@@ -308,11 +374,13 @@ private:
 
     /// The blocks of an encoder. @param first  number of its first layer
     /// @return whether the pass ends within them
-    bool runTower(const Tower& t, const TowerWeights& w, at::Tensor& x, Index first) {
+    bool runTower(const Tower& t, Side side, at::Tensor& x, Index first) {
         const Index n = x.size(0);
-        const std::vector<float> bias = relativeBias(t, w, n, n);
+        const std::vector<float> bias = relativeBias(t, m_w->tower(side), n, n);
         for (Index l = 0; l < t.layers; ++l) {
-            const EncoderBlockWeights& b = w.blocks[std::size_t(l)];
+            // A pass that nobody continues uses each block once: it does not stay.
+            const auto weights = m_w->block(side, l, false);
+            const EncoderBlockWeights& b = *weights;
             const at::Tensor in = entering(x, b.attentionNorm, t);
             const at::Tensor k = project(in, b.k), v = project(in, b.v);
             const at::Tensor o =
@@ -331,9 +399,10 @@ private:
         const Tower& t = e.text;
         m_encoded.reset();
         m_cross.assign(std::size_t(e.decoder.layers), {});
-        at::Tensor x = embedText(ids, e.words, m_w.words, t.normEps, 0);
-        if (runTower(t, m_w.text, x, 0)) return false;
-        if (m_w.text.finalNorm.given()) x = normalise(x, m_w.text.finalNorm, t);
+        at::Tensor x = embedText(ids, e.words, m_w->words(Side::Text), t.normEps, 0);
+        if (runTower(t, Side::Text, x, 0)) return false;
+        if (const Affine& norm = m_w->tower(Side::Text).finalNorm; norm.given())
+            x = normalise(x, norm, t);
         m_encoded = x;
         m_lastIsImage = false;
         if (e.head == EncoderHead::ClipProjection)
@@ -351,7 +420,7 @@ private:
     }
 
     void finishImage(const at::Tensor& x) {
-        const Affine& norm = m_w.vision.finalNorm;
+        const Affine& norm = m_w->tower(Side::Vision).finalNorm;
         m_last = x.narrow(0, 0, 1);
         if (norm.given()) m_last = normalise(m_last, norm, m_config.encoder->vision);
         m_lastIsImage = true;
@@ -363,19 +432,20 @@ private:
         const Tower& t = e.decoder;
         const Index past = cache ? cache->length() : 0, n = Index(ids.size()), keys = past + n;
         const Index dec = m_config.stacks[1].first, cross = m_config.stacks[2].first;
-        at::Tensor x = embedText(ids, e.decoderWords, m_w.decoderWords, t.normEps, past);
-        const std::vector<float> bias = relativeBias(t, m_w.decoder, n, keys);
+        const TowerWeights& tower = m_w->tower(Side::Decoder);
+        at::Tensor x = embedText(ids, e.decoderWords, m_w->words(Side::Decoder), t.normEps, past);
+        const std::vector<float> bias = relativeBias(t, tower, n, keys);
         for (Index l = 0; l < t.layers; ++l) {
-            const EncoderBlockWeights& b = m_w.decoder.blocks[std::size_t(l)];
+            // Generating goes over the blocks again and again: they stay when there is room.
+            const auto weights = m_w->block(Side::Decoder, l, cache && m_keep);
+            const EncoderBlockWeights& b = *weights;
             at::Tensor in = entering(x, b.attentionNorm, t);
             const at::Tensor k = project(in, b.k), v = project(in, b.v);
             kernels::TensorView kView = headView(k, t.headDim), vView = headView(v, t.headDim);
             if (cache) {
-                keep(*cache, t, l, past, k, v);
-                const Index head = cache->capacity() * t.headDim;
-                kView = {cache->key(l, 0, 0), kernels::DType::F32, t.heads * head, head, t.headDim};
-                vView = {cache->value(l, 0, 0), kernels::DType::F32, t.heads * head, head,
-                         t.headDim};
+                const auto [all, values] = keep(*cache, t, l, past, k, v);
+                kView = cacheView(all);
+                vView = cacheView(values);
             }
             at::Tensor o = attend(dec + l, t, project(in, b.q), kView, vView, keys, true,
                                   bias.empty() ? nullptr : bias.data());
@@ -396,23 +466,32 @@ private:
             if (!at::isfinite(x).all().item<bool>()) notFinite(dec + l);
         }
         if (cache) cache->setLength(keys);
-        m_last = m_w.decoder.finalNorm.given() ? normalise(x, m_w.decoder.finalNorm, t) : x;
+        m_last = tower.finalNorm.given() ? normalise(x, tower.finalNorm, t) : x;
     }
 
-    static void keep(KvCache& cache, const Tower& t, Index l, Index past, const at::Tensor& k,
-                     const at::Tensor& v) {
-        const Index width = k.size(1), d = t.headDim;
-        for (Index i = 0; i < k.size(0); ++i)
-            for (Index h = 0; h < t.heads; ++h) {
-                std::copy_n(k.data_ptr<float>() + i * width + h * d, d, cache.key(l, h, past + i));
-                std::copy_n(v.data_ptr<float>() + i * width + h * d, d,
-                            cache.value(l, h, past + i));
-            }
+    /// The decoder's keys and values stay on the device. @return those of layer `l`
+    std::pair<at::Tensor&, at::Tensor&> keep(KvCache& cache, const Tower& t, Index l, Index past,
+                                             const at::Tensor& k, const at::Tensor& v) const {
+        if (!cache.own()) cache.own() = std::make_shared<gpu::Cache>();
+        auto& kept = *static_cast<gpu::Cache*>(cache.own().get());
+        kept.k.resize(std::size_t(t.layers));
+        kept.v.resize(std::size_t(t.layers));
+        const auto add = [&](at::Tensor& all, const at::Tensor& x) {
+            if (!all.defined())
+                all = at::empty({t.heads, cache.capacity(), t.headDim}, x.options());
+            if (all.device() != m_device) all = all.to(m_device);
+            all.narrow(1, past, x.size(0))
+                .copy_(x.view({x.size(0), t.heads, t.headDim}).transpose(0, 1));
+        };
+        add(kept.k[std::size_t(l)], k);
+        add(kept.v[std::size_t(l)], v);
+        return {kept.k[std::size_t(l)], kept.v[std::size_t(l)]};
     }
 
     /// Logits of final hidden states.
-    at::Tensor head(const at::Tensor& x) const {
+    at::Tensor head(const at::Tensor& x) {
         const EncoderConfig& e = *m_config.encoder;
+        const HeadWeights& w = m_w->head();
         const auto none = [&]() -> at::Tensor {
             throw Error(Errc::Unsupported, "the weights of '" + m_config.name +
                                                "' have no output head, so there are no logits");
@@ -420,21 +499,21 @@ private:
         switch (e.head) {
             case EncoderHead::BertMaskedLm:
             case EncoderHead::RobertaMaskedLm: {
-                if (!m_w.output.given()) return none();
+                if (!w.output.given()) return none();
                 const std::string act =
                     e.head == EncoderHead::BertMaskedLm ? e.text.activation : "gelu";
-                const at::Tensor h = activate(project(x, m_w.headDense), act);
-                return project(layerNorm(h, m_w.headNorm, e.text.normEps), m_w.output);
+                const at::Tensor h = activate(project(x, w.dense), act);
+                return project(layerNorm(h, w.norm, e.text.normEps), w.output);
             }
             case EncoderHead::LanguageModel:
-                if (m_w.output.given())
-                    return project(e.logitsScale == 1.0 ? x : x * e.logitsScale, m_w.output);
+                if (w.output.given())
+                    return project(e.logitsScale == 1.0 ? x : x * e.logitsScale, w.output);
                 return none();
             case EncoderHead::ImageClasses:
-                return m_w.output.given() ? project(x, m_w.output) : none();
+                return w.output.given() ? project(x, w.output) : none();
             case EncoderHead::ClipProjection: {
-                const Affine& w = m_lastIsImage ? m_w.visualProjection : m_w.textProjection;
-                return w.given() ? project(x, w) : none();
+                const Affine& p = m_lastIsImage ? w.visualProjection : w.textProjection;
+                return p.given() ? project(x, p) : none();
             }
             default:
                 return none();
@@ -447,9 +526,13 @@ private:
                                       " became NaN or infinite; the weights may be damaged");
     }
 
+    std::filesystem::path m_directory;
     ModelConfig m_config;
-    EncoderWeights m_w;
+    std::unique_ptr<EncoderWeights> m_w;  ///< on m_device
+    bool m_keep = false;                  ///< there is room for all blocks
     int m_threads;
+    at::Device m_device = at::kCPU;
+    std::vector<std::string> m_notes;
 
     at::Tensor m_encoded;                                    ///< final hidden states of the text
     std::vector<std::pair<at::Tensor, at::Tensor>> m_cross;  ///< k, v of the text by decoder layer
@@ -466,14 +549,8 @@ private:
 }  // namespace
 
 std::unique_ptr<ModelRunner> loadEncoder(const std::filesystem::path& directory, ModelConfig config,
-                                         int threads, const Job& job) {
-    try {
-        const c10::InferenceMode guard;
-        EncoderWeights weights = loadEncoderWeights(directory, config, job);
-        return std::make_unique<EncoderRunner>(std::move(config), std::move(weights), threads);
-    } catch (const c10::Error& e) {
-        rethrow(e);
-    }
+                                         int threads, const Job& job, std::string_view device) {
+    return std::make_unique<EncoderRunner>(directory, std::move(config), threads, device, job);
 }
 
 }  // namespace sparsight

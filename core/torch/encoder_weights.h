@@ -3,6 +3,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "core/model/encoder_config.h"
@@ -22,8 +24,8 @@ struct EncoderBlockWeights {
     Affine up, gate, down, mlpNorm;
 };
 
+/// What a tower has besides its blocks.
 struct TowerWeights {
-    std::vector<EncoderBlockWeights> blocks;
     Affine finalNorm;
     at::Tensor relativeBias;  ///< [buckets, heads]
 };
@@ -33,21 +35,47 @@ struct TextEmbeddingWeights {
     Affine norm;
 };
 
-struct EncoderWeights {
-    TowerWeights text, decoder, vision;
-    TextEmbeddingWeights words, decoderWords;
+struct ImageEmbeddingWeights {
     Affine patches;                    ///< [H, 3, p, p]
     at::Tensor classToken, positions;  ///< [1, H], [1 + patches, H]
-    Affine imageNorm;
-    /// The head's parts by use: dense and norm before the output matrix, projections of CLIP.
-    Affine headDense, headNorm, output, textProjection, visualProjection;
-    std::vector<std::string> unused;  ///< tensors of the file that nothing reads
+    Affine norm;
 };
 
-/// Reads the weights that `config` calls for as float32.
-/// @throws Error(Format) a tensor is missing, has another shape, or holds a value that is not
-///         finite
-EncoderWeights loadEncoderWeights(const std::filesystem::path& directory, const ModelConfig& config,
-                                  const Job& job);
+/// The head's parts by use: dense and norm before the output matrix, projections of CLIP. A
+/// checkpoint of the bare model has none.
+struct HeadWeights {
+    Affine dense, norm, output, textProjection, visualProjection;
+};
+
+/// The weights that `config` calls for as float32 on a device, each part read when it is asked for:
+/// a file is mapped when one of its tensors is. One thread at a time.
+/// @throws Error(Format) in each function: a tensor holds a value that is not finite
+class EncoderWeights {
+public:
+    /// Checks names and shapes of everything by the files' headers.
+    /// @throws Error(Format) a tensor is missing or has another shape
+    EncoderWeights(const std::filesystem::path& directory, const ModelConfig& config,
+                   at::Device device);
+    ~EncoderWeights();
+
+    enum class Side { Text, Decoder, Vision };
+
+    const TextEmbeddingWeights& words(Side side);  ///< Text or Decoder
+    const ImageEmbeddingWeights& image();
+    const TowerWeights& tower(Side side);
+    const HeadWeights& head();
+    /// Block `l` of a tower. One that does not stay is read again the next time, and its pages
+    /// leave the memory: a pass that uses each block once needs one at a time.
+    std::shared_ptr<const EncoderBlockWeights> block(Side side, Index l, bool stays);
+    /// Reads everything now, to stay.
+    void readAll(const Job& job);
+
+    Index bytes() const;                             ///< of everything, as float32
+    const std::vector<std::string>& unused() const;  ///< tensors of the file that nothing reads
+
+private:
+    struct Impl;
+    std::unique_ptr<Impl> m_impl;
+};
 
 }  // namespace sparsight

@@ -1,34 +1,29 @@
 #include "core/model/runner.h"
 
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 
+#include "core/model/device.h"
 #include "core/model/rope.h"
+#include "core/torch/decoder.h"
 #include "core/torch/encoder_runner.h"
 #include "core/torch/experts.h"
+#include "core/torch/gpu.h"
+#include "core/torch/gpu_decoder.h"
+#include "core/torch/gpu_or_cpu.h"
 #include "core/torch/ops.h"
 #include "core/torch/threads.h"
 
 namespace sparsight {
 namespace {
-
-constexpr double kLatentEps = 1e-6;  // of DeepSeek's latent norms, whatever rms_norm_eps says
-
-/// Bytes that a new allocation may take without pushing other things out of memory.
-Index availableMemory() {
-    std::ifstream in("/proc/meminfo");
-    std::string key;
-    for (Index kB = 0; in >> key >> kB; in.ignore(64, '\n'))
-        if (key == "MemAvailable:") return kB * 1024;
-    return Index(sysconf(_SC_PHYS_PAGES)) / 2 * Index(sysconf(_SC_PAGESIZE));
-}
 
 /// cos and sin of the rotation of each position, [rows][pairs].
 class Rotation {
@@ -83,25 +78,18 @@ void cap(float* x, Index count, double c) {
     for (Index i = 0; i < count; ++i) x[i] = float(c) * std::tanh(x[i] / float(c));
 }
 
-/// The forward pass of every decoder: ModelConfig says what its blocks are made of.
-class DecoderRunner final : public ModelRunner {
+/// The forward pass of every decoder on the CPU, in float32: ModelConfig says what its blocks are
+/// made of.
+class DecoderRunner final : public Decoder {
 public:
     DecoderRunner(ModelConfig config, WeightFile file, int threads, const Job& job)
-        : m_config(std::move(config)),
-          m_row(architecture(m_config.arch)),
-          m_file(std::move(file)),
-          m_threads(threads) {
-        for (std::string& note : checkWeights(m_file, m_config))
-            m_config.notes.push_back(std::move(note));
+        : Decoder(std::move(config), std::move(file), threads) {
         // One product of a chunk takes at most ~10 Gflop, which bounds memory and the wait for a
         // stop.
         const double flopsPerRow = 2.0 * double(m_config.hidden) *
                                    double(std::max(m_config.intermediate, m_config.hidden));
         m_chunk = std::clamp<Index>(Index(10e9 / flopsPerRow), 64, 1024);
 
-        const std::string embedding = m_file.prefix() + m_row.embedding;
-        m_embedding = m_file.contains(embedding) ? embedding : outputMatrix(m_file, m_config);
-        m_width = m_config.embeddingWidth > 0 ? m_config.embeddingWidth : m_config.hidden;
         if (m_width != m_config.hidden)
             m_projectIn =
                 m_file.linear(m_file.prefix() + "project_in", m_config.hidden, m_width, false);
@@ -119,41 +107,6 @@ public:
         }
         readHead();
     }
-    const ModelConfig& config() const override { return m_config; }
-    int threads() const override { return m_threads; }
-
-    void forward(std::span<const std::int32_t> ids, KvCache& cache, const AttentionFn& attention,
-                 const Job& job, Index lastLayer) override {
-        check(ids, cache);
-        const Index n = Index(ids.size()), past = cache.length(), total = past + n;
-        auto& tokens = cache.tokens();
-        tokens.resize(std::size_t(past));
-        const double border = m_config.rope.originalMaxPositions;
-        const bool again = m_config.recomputesAtSwitch && past > 0 && double(past) <= border &&
-                           double(total) > border;
-        try {
-            if (again) {
-                std::vector<std::int32_t> all = tokens;
-                all.insert(all.end(), ids.begin(), ids.end());
-                cache.setLength(0);
-                run(all, cache, attention, job, lastLayer);
-                if (m_rows > 0) {  // only the new tokens' rows are this call's
-                    m_x.erase(m_x.begin(), m_x.begin() + past * m_config.hidden);
-                    m_rows = n;
-                }
-            } else {
-                run(ids, cache, attention, job, lastLayer);
-            }
-        } catch (const c10::Error& e) {
-            cache.setLength(past);
-            rethrowTorch(e);
-        } catch (...) {
-            cache.setLength(past);
-            throw;
-        }
-        tokens.insert(tokens.end(), ids.begin(), ids.end());
-    }
-
     void logits(Index row0, Index row1, float* out) override {
         checkRows(row0, row1);
         logitsFrom(m_x.data() + row0 * m_config.hidden, row1 - row0, out);
@@ -166,6 +119,11 @@ public:
 
     void logitsOf(std::span<const float> hidden, float* out) override {
         logitsFrom(hidden.data(), Index(hidden.size()) / m_config.hidden, out);
+    }
+
+    void setHiddenStates(std::span<const float> hidden) override {
+        m_x.assign(hidden.begin(), hidden.end());
+        m_rows = Index(hidden.size()) / m_config.hidden;
     }
 
 private:
@@ -191,13 +149,6 @@ private:
     }
 
     // --- logits ---
-
-    void checkRows(Index row0, Index row1) const {
-        if (row0 < 0 || row1 < row0 || row1 > m_rows)
-            throw Error(Errc::Usage, "logits of rows " + std::to_string(row0) + " to " +
-                                         std::to_string(row1) + " asked, the last forward has " +
-                                         std::to_string(m_rows));
-    }
 
     /// Final norm and output matrix over `count` rows of hidden states.
     void logitsFrom(const float* hidden, Index count, float* out) {
@@ -230,8 +181,13 @@ private:
 
     // --- the pass ---
 
+    void keepLastRows(Index count) override {
+        m_x.erase(m_x.begin(), m_x.begin() + (m_rows - count) * m_config.hidden);
+        m_rows = count;
+    }
+
     void run(std::span<const std::int32_t> ids, KvCache& cache, const AttentionFn& attention,
-             const Job& job, Index lastLayer) {
+             const Job& job, Index lastLayer) override {
         const ModelConfig& c = m_config;
         const Index n = Index(ids.size()), past = cache.length();
         const Index layers = lastLayer < 0 ? c.layers : std::min(lastLayer + 1, c.layers);
@@ -267,21 +223,6 @@ private:
         cache.setLength(past + n);
         if (layers == c.layers && lastLayer < 0) m_rows = n;
         job.step(1, "forward pass done");
-    }
-
-    void check(std::span<const std::int32_t> ids, const KvCache& cache) const {
-        checkIds(m_config, ids);
-        const Index total = cache.length() + Index(ids.size());
-        if (total > cache.capacity())
-            throw Error(Errc::Usage, "the key/value cache holds " +
-                                         std::to_string(cache.capacity()) + " tokens, " +
-                                         std::to_string(total) + " are needed");
-        if (!cache.canContinue())
-            throw Error(Errc::Usage, "this key/value cache keeps one layer only and cannot go on");
-        if (m_config.positionRows > 0 && total > m_config.maxPositions)
-            throw Error(Errc::Usage, "model '" + m_config.name + "' has learned positions for " +
-                                         std::to_string(m_config.maxPositions) + " tokens, " +
-                                         std::to_string(total) + " are needed");
     }
 
     /// m_x [n][hidden]: token embeddings and learned positions.
@@ -413,17 +354,8 @@ private:
         const Index d = c.headDim, dv = c.valueWidth();
         LayerCall call;
         call.layer = l;
-        kernels::Problem& p = call.problem;
-        p.Hq = c.heads;
-        p.Hkv = c.kvHeads;
-        p.Nq = n;
-        p.Nk = past + n;
-        p.d = d;
-        p.dv = dv;
-        p.scale = float(c.scale(l));
-        p.softcap = float(c.softcap);
-        p.window = c.layer(l).window;
-        p.sinks = w.sinks.data;
+        call.problem = problemOf(l, n, past + n);
+        call.problem.sinks = w.sinks.data;
         const Index kHead = cache.capacity() * d, vHead = cache.capacity() * dv;
         const auto f32 = kernels::DType::F32;
         call.q = {q, f32, n * c.heads * d, d, c.heads * d};
@@ -500,62 +432,87 @@ private:
         if (sumNorm.given()) applyNorm(c.block.norm, sumNorm, c.normEps, x, rows, c.hidden, x);
     }
 
-    [[noreturn]] void notFinite(Index layer, const std::string& what) const {
-        throw Error(Errc::Format, "model '" + m_config.name + "': the " + what + " of layer " +
-                                      std::to_string(layer) +
-                                      " became NaN or infinite; the weights may be damaged or "
-                                      "the prompt far beyond the model's positions");
-    }
-
-    ModelConfig m_config;
-    const Architecture& m_row;
-    WeightFile m_file;
-    int m_threads;
     Index m_chunk = 1024;
     bool m_keep = true;                                   ///< there is room for all layers
     std::vector<std::unique_ptr<LayerWeights>> m_layers;  ///< null = not converted
-    std::string m_embedding;  ///< the tensor that token embeddings are rows of
-    Index m_width = 0;        ///< of such a row
     Linear m_projectIn, m_projectOut, m_head;
     NormWeight m_norm;
     std::vector<float> m_x;  ///< hidden states of the last forward, [m_rows][hidden]
-    Index m_rows = 0;        ///< 0 = no complete forward yet
 };
+
+std::unique_ptr<Decoder> makeCpuDecoder(const std::filesystem::path& directory,
+                                        const ModelConfig& config, int threads, const Job& job) {
+    const c10::InferenceMode guard;
+    return std::make_unique<DecoderRunner>(config, openWeights(directory, config), threads, job);
+}
 
 }  // namespace
 
 std::unique_ptr<ModelRunner> loadModel(const std::filesystem::path& directory, int threads,
-                                       const Job& job) {
+                                       const Job& job, std::string_view device) {
+    const DeviceChoice choice = parseDevice(device);
     ModelConfig config = readConfig(directory);
     if (threads <= 0) threads = kernels::physicalCores();
-    if (config.encoder) return loadEncoder(directory, std::move(config), threads, job);
+    if (config.encoder) return loadEncoder(directory, std::move(config), threads, job, choice.id());
     try {
-        const c10::InferenceMode guard;
-        WeightFile file = openWeights(directory, config);
-        return std::make_unique<DecoderRunner>(std::move(config), std::move(file), threads, job);
+        if (!choice.gpu) return makeCpuDecoder(directory, config, threads, job);
+        return makeGpuOrCpu(
+            [=]() -> std::unique_ptr<Decoder> {
+                const TorchDevices torch = torchDevices();
+                if (!torch.gpu) throw Error(Errc::Resources, torch.reason);
+                return makeGpuDecoder(config, openWeights(directory, config), threads,
+                                      choice.id());
+            },
+            [=](const Job& quiet) { return makeCpuDecoder(directory, config, threads, quiet); },
+            job);
     } catch (const c10::Error& e) {
         rethrowTorch(e);
     }
 }
 
-double measureGemm(int threads) {
+double measureGemm(int threads, std::string_view device) {
     const c10::InferenceMode guard;
     useTorchThreads(threads > 0 ? threads : kernels::physicalCores());
-    constexpr Index n = 512;
-    std::vector<float> a(std::size_t(n * n), 0.5f), b(a), out(a);
-    const at::Tensor x = matrix(a.data(), n, n), y = matrix(b.data(), n, n);
-    at::Tensor product = matrix(out.data(), n, n);
-    at::mm_out(product, x, y.t());  // starts the threads
-    using Clock = std::chrono::steady_clock;
-    const auto start = Clock::now();
-    int runs = 0;
-    double seconds = 0;
-    while (seconds < 0.05) {
-        at::mm_out(product, x, y.t());
-        ++runs;
-        seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    const bool onGpu = parseDevice(device).gpu;
+    if (onGpu && !torchDevices().gpu) return 0;
+    try {
+        const at::Device place = gpu::device(device);
+        const Index n = onGpu ? 4096 : 512;
+        const at::Tensor x = at::full({n, n}, 0.5,
+                                      at::TensorOptions(onGpu ? at::kBFloat16 : at::kFloat)
+                                          .device(place));
+        at::Tensor product = at::empty_like(x);
+        at::mm_out(product, x, x.t());  // starts the threads
+        gpu::wait(place);
+        using Clock = std::chrono::steady_clock;
+        const auto start = Clock::now();
+        int runs = 0;
+        double seconds = 0;
+        while (seconds < 0.05) {
+            at::mm_out(product, x, x.t());
+            gpu::wait(place);
+            ++runs;
+            seconds = std::chrono::duration<double>(Clock::now() - start).count();
+        }
+        return double(runs) * 2.0 * double(n * n * n) / seconds;
+    } catch (const c10::Error& e) {
+        rethrowTorch(e);
     }
-    return double(runs) * 2.0 * double(n * n * n) / seconds;
+}
+
+std::shared_ptr<const void> onGpu(std::span<const float> values, std::string_view device) {
+    if (!parseDevice(device).gpu || !torchDevices().gpu) return nullptr;
+    try {
+        const c10::InferenceMode guard;
+        const at::Device place = gpu::device(device);
+        auto tensor = std::make_shared<at::Tensor>(
+            at::from_blob(const_cast<float*>(values.data()), {Index(values.size())}, at::kFloat)
+                .to(at::TensorOptions(at::kBFloat16).device(place)));
+        gpu::wait(place);
+        return {tensor, tensor->data_ptr()};
+    } catch (const c10::Error& e) {
+        rethrowTorch(e);
+    }
 }
 
 }  // namespace sparsight

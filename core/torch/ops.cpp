@@ -98,7 +98,9 @@ void applyNorm(NormKind kind, const NormWeight& weight, double eps, const float*
 
 void rethrowTorch(const c10::Error& e) {
     const std::string what = e.what_without_backtrace();
-    const bool memory = what.find("allocate") != std::string::npos;
+    const bool memory = what.find("allocate") != std::string::npos ||
+                        what.find("out of memory") != std::string::npos ||
+                        what.find("ALLOC_FAILED") != std::string::npos;
     throw Error(memory ? Errc::Resources : Errc::Device, "LibTorch: " + what);
 }
 

@@ -312,6 +312,8 @@ Report CpuSimd::capture(const Problem& p, TensorView q, TensorView k, const Capt
                         const CaptureOut& out, const Job& job) {
     checkProblem(p);
     require(spec.block > 0, "capture blocks must have a positive edge");
+    const bool topKeys = out.topKey || out.topP;
+    require(!topKeys || spec.topK > 0, "a row's largest probabilities must be at least one");
     job.check();
     const Turn turn(m_busy, job);
     Report report = started();
@@ -378,6 +380,7 @@ Report CpuSimd::capture(const Problem& p, TensorView q, TensorView k, const Capt
                 pass.groups = owners;
                 pass.sinkTokens = spec.sinkTokens;
                 pass.localTokens = spec.localTokens;
+                pass.topK = topKeys ? spec.topK : 0;
                 pass.out.lse = offset(out.lse, g * p.Nq);
                 pass.out.rowMax = offset(out.rowMax, g * p.Nq);
                 pass.out.entropy = offset(out.entropy, g * p.Nq);
@@ -387,6 +390,8 @@ Report CpuSimd::capture(const Problem& p, TensorView q, TensorView k, const Capt
                 pass.out.blockSum = offset(out.blockSum, g * blockRows * blockCols);
                 pass.out.blockMax = offset(out.blockMax, g * blockRows * blockCols);
                 pass.out.colMass = offset(out.colMass, g * p.Nk);
+                if (out.topKey) pass.out.topKey = out.topKey + g * p.Nq * spec.topK;
+                pass.out.topP = offset(out.topP, g * p.Nq * spec.topK);
                 pass.diagonal = diag0 ? diag0 + local * owners * diagonals : nullptr;
                 pass.diagonals = diagonals;
                 return pass;

@@ -11,6 +11,199 @@ HWY_BEFORE_NAMESPACE();
 namespace sparsight::kernels::cpu {
 namespace HWY_NAMESPACE {
 
+/// The largest scores of each row of a strip, exact, in memory for a few times k of them. Keys come
+/// in ascending order; whatever beats the row's bar is appended, so that candidates stay in the
+/// order of their keys. When the room is full the best k stay (equal scores: the lower key), and
+/// the worst of them is the bar from then on.
+class TopKeys {
+public:
+    /// Memory of one strip.
+    static std::size_t roomOf(Index k) { return std::size_t(kWidth * stride(k)); }
+    /// @param scores, keys  [roomOf(k)]
+    TopKeys(float* scores, std::int32_t* keys, Index k, const Strip& rows)
+        : m_scores(scores), m_keys(keys), m_k(k) {
+        for (int r = 0; r < kWidth; ++r) {
+            m_count[r] = 0;
+            m_bar[r] = r < rows.rows ? kNegInf : -kNegInf;
+        }
+    }
+
+    /// The masked scores of n more keys from `key0` on. NaN beats no bar.
+    HWY_NOINLINE void add(const float* s, Index key0, int n) {
+        for (int c = 0; c < n; c += kKeys)
+            addKeys(s + c * kWidth, key0 + c, std::min(kKeys, n - c));
+    }
+
+    /// The row's keys and their P, largest first, [k] each or null.
+    /// @param denominator  log2 of the row's; NaN: poisoned; +inf: the row sees nothing
+    HWY_NOINLINE void finish(int row, float denominator, std::int32_t* keys, float* p) {
+        const D d;
+        if (m_count[row] > m_k) keepBest(row);
+        const bool poisoned = std::isnan(denominator);
+        const int found = poisoned ? 0 : int(m_count[row]);
+        if (keys) std::fill(keys + found, keys + m_k, -1);
+        if (p) std::fill(p + found, p + m_k, poisoned ? denominator : 0.0f);
+        const float* scores = m_scores + row * stride(m_k);
+        const std::int32_t* mine = m_keys + row * stride(m_k);
+        const V total = hn::Set(d, denominator);
+        HWY_ALIGN std::int32_t rank[kLanes];
+        HWY_ALIGN float weight[kLanes];
+        // By counting, without a branch: as fast as sorting up to a few hundred.
+        for (int i = 0; i < found; i += kLanes) {
+            const V x = hn::LoadU(d, scores + i);
+            const V one = hn::Set(d, 1.0f);
+            V place = hn::Zero(d);
+            for (int j = 0; j < i; ++j)
+                place = hn::Add(place, hn::IfThenElseZero(hn::Ge(hn::Set(d, scores[j]), x), one));
+            const int inside = std::min(found, i + kLanes);
+            for (int j = i; j < inside; ++j) {
+                const V other = hn::Set(d, scores[j]);
+                const auto later = hn::Not(hn::FirstN(d, std::size_t(j - i + 1)));
+                place = hn::Add(
+                    place, hn::IfThenElseZero(
+                               hn::Or(hn::Gt(other, x), hn::And(later, hn::Eq(other, x))), one));
+            }
+            for (int j = inside; j < found; ++j)
+                place = hn::Add(place, hn::IfThenElseZero(hn::Gt(hn::Set(d, scores[j]), x), one));
+            hn::Store(hn::ConvertTo(DI{}, place), DI{}, rank);
+            hn::Store(exp2(hn::Sub(x, total)), d, weight);
+            for (int r = 0; r < inside - i; ++r) {
+                if (keys) keys[rank[r]] = mine[i + r];
+                if (p) p[rank[r]] = weight[r];
+            }
+        }
+    }
+
+private:
+    static constexpr int kKeys = 64;  ///< that are looked at together: the bits of a word
+
+    HWY_INLINE void addKeys(const float* s, Index key0, int n) {
+        const D d;
+        HWY_ALIGN std::uint16_t beating[kKeys + 4];  // by key, a bit for each row; 8 bytes written
+        for (int v = 0; v < kVecs; ++v) {
+            const V bar = hn::Load(d, m_bar + v * kLanes);
+            std::fill_n(beating, kKeys, std::uint16_t(0));
+            unsigned rows = 0;
+            for (int c = 0; c < n; ++c) {
+                const auto beats = hn::Gt(hn::Load(d, s + c * kWidth + v * kLanes), bar);
+                hn::StoreMaskBits(d, beats, reinterpret_cast<std::uint8_t*>(beating + c));
+                rows |= beating[c];
+            }
+            for (; rows; rows &= rows - 1) {
+                const int lane = std::countr_zero(rows);
+                append(v * kLanes + lane, keysOf(beating, lane), s + v * kLanes + lane, key0);
+            }
+        }
+    }
+
+    /// The keys whose bit of a row is set, a bit for each.
+    static HWY_INLINE std::uint64_t keysOf(const std::uint16_t* beating, int lane) {
+        std::uint64_t keys = 0;
+#if HWY_TARGET == HWY_SCALAR
+        for (int c = 0; c < kKeys; ++c) keys |= std::uint64_t(beating[c] >> lane & 1) << c;
+#else
+        const hn::CappedTag<std::uint16_t, 32> d;
+        const auto bit = hn::Set(d, std::uint16_t(1 << lane));
+        std::uint8_t bytes[kKeys / 8 + 8];
+        for (int c = 0; c < kKeys; c += int(hn::Lanes(d)))
+            hn::StoreMaskBits(d, hn::TestBit(hn::Load(d, beating + c), bit), bytes + c / 8);
+        std::memcpy(&keys, bytes, sizeof keys);
+#endif
+        return keys;
+    }
+
+    /// Candidates of a row: k, as many again (128 at least), kKeys more, and a vector beyond.
+    static Index stride(Index k) {
+        return k + std::max<Index>(k, 128) + kKeys + kLanes;
+    }
+
+    HWY_INLINE void append(int row, std::uint64_t beating, const float* s, Index key0) {
+        float* scores = m_scores + row * stride(m_k);
+        std::int32_t* keys = m_keys + row * stride(m_k);
+        Index count = m_count[row];
+        for (; beating; beating &= beating - 1, ++count) {
+            const int c = std::countr_zero(beating);
+            scores[count] = s[c * kWidth] + 0.0f;  // the two zeros are one score
+            keys[count] = std::int32_t(key0 + c);
+        }
+        m_count[row] = count;
+        if (count + kKeys + kLanes > stride(m_k)) keepBest(row);
+    }
+
+    static float fromOrder(std::int32_t x) {
+        return std::bit_cast<float>(x ^ (x >> 31 & 0x7fffffff));
+    }
+    static std::int32_t order(float x) {
+        const auto bits = std::bit_cast<std::int32_t>(x);
+        return bits ^ (bits >> 31 & 0x7fffffff);
+    }
+
+    /// Leaves the best k of a row that has more.
+    HWY_NOINLINE void keepBest(int row) {
+        const D d;
+        const DI di;
+        float* scores = m_scores + row * stride(m_k);
+        std::int32_t* keys = m_keys + row * stride(m_k);
+        const Index count = m_count[row];
+        hn::StoreU(hn::Set(d, kNegInf), d, scores + count);
+        V most = hn::Set(d, kNegInf), least = hn::Set(d, -kNegInf);
+        for (Index i = 0; i < count; i += kLanes) {
+            const V x = hn::LoadU(d, scores + i);
+            most = hn::Max(most, x);
+            least = hn::Min(least, hn::IfThenElse(hn::Gt(x, hn::Set(d, kNegInf)), x, least));
+        }
+        const auto above = [&](float bar) HWY_ATTR {
+            const V x = hn::Set(d, bar);
+            Index sum = 0;
+            for (Index i = 0; i < count; i += kLanes)
+                sum += Index(hn::CountTrue(d, hn::Gt(hn::LoadU(d, scores + i), x)));
+            return sum;
+        };
+        // More than k lie above `low`, fewer than k above `high`; stop where exactly k do. Halving
+        // the interval is quick for scores, halving the count of floats in it always ends.
+        float low = fromOrder(order(hn::GetLane(hn::MinOfLanes(d, least))) - 1),
+              high = hn::GetLane(hn::MaxOfLanes(d, most));
+        bool exact = false;
+        for (int step = 0; !exact && order(high) - 1 > order(low); ++step) {
+            float middle = low + (high - low) / 2;
+            if (step >= 16 || !(middle > low && middle < high))
+                middle = fromOrder(
+                    std::int32_t((std::int64_t(order(low)) + std::int64_t(order(high))) >> 1));
+            const Index n = above(middle);
+            exact = n == m_k;
+            (n >= m_k ? low : high) = middle;
+        }
+        // Without such a bar the k-th best, `high`, stands several times: the first of them stay.
+        const V bar = hn::Set(d, exact ? low : high), tie = hn::Set(d, high);
+        Index ties = exact ? 0 : m_k - above(high), kept = 0;
+        least = hn::Set(d, -kNegInf);
+        for (Index i = 0; i < count; i += kLanes) {
+            const V x = hn::LoadU(d, scores + i);
+            const VI key = hn::LoadU(di, keys + i);
+            auto stays = hn::Gt(x, bar);
+            if (ties > 0) {
+                HWY_ALIGN float equal[kLanes];
+                hn::Store(hn::IfThenElseZero(hn::Eq(x, tie), hn::Set(d, 1.0f)), d, equal);
+                for (int r = 0; r < kLanes; ++r)
+                    if (equal[r] != 0.0f && ties-- <= 0) equal[r] = 0.0f;
+                stays = hn::Or(stays, hn::Gt(hn::Load(d, equal), hn::Zero(d)));
+                ties = std::max<Index>(ties, 0);
+            }
+            least = hn::Min(least, hn::IfThenElse(stays, x, hn::Set(d, -kNegInf)));
+            hn::StoreU(hn::Compress(x, stays), d, scores + kept);
+            hn::StoreU(hn::Compress(key, hn::RebindMask(di, stays)), di, keys + kept);
+            kept += Index(hn::CountTrue(d, stays));
+        }
+        m_count[row] = kept;
+        m_bar[row] = hn::GetLane(hn::MinOfLanes(d, least));
+    }
+
+    HWY_ALIGN float m_bar[kWidth];
+    float* m_scores;
+    std::int32_t* m_keys;
+    Index m_k, m_count[kWidth];
+};
+
 /// Pass R. Per chunk of keys, with w = 2^(x - m'):
 ///     l = alpha l + sum w,   u = alpha (u + (m - m') l_old) + sum w (x - m')
 /// and with L = the denominator relative to m':  H = ln 2 (log2(L) l / L - u / L).
@@ -36,6 +229,17 @@ Index captureRows(const Head& h, const CapturePass& pass, Index first, Index las
         end = std::max(end, p.visibleEnd(rows.row0 + rows.rows - 1));
     }
     const CaptureOut& out = pass.out;
+    // No row has more keys than Nk.
+    const Index topK = std::min(pass.topK, std::max<Index>(1, p.Nk));
+    const std::size_t stripRoom = TopKeys::roomOf(topK);
+    std::vector<TopKeys> top;
+    if (topK > 0) {
+        float* scores = work.top.get(std::size_t(strips) * stripRoom);
+        work.topKeys.resize(std::size_t(strips) * stripRoom);
+        for (std::size_t i = 0; i < std::size_t(strips); ++i)
+            top.emplace_back(scores + i * stripRoom, work.topKeys.data() + i * stripRoom, topK,
+                             strip[i]);
+    }
     const bool distances = out.meanDistance || out.localMass;
     KeyRun run;
     for (Index chunk = begin / kChunk * kChunk; chunk < end; chunk += kChunk) {
@@ -51,6 +255,7 @@ Index captureRows(const Head& h, const CapturePass& pass, Index first, Index las
             if (n <= 0) continue;
             visibleScores(h, rows, run, from, n, pass.packed + std::size_t(first + i) * packed,
                           pass.finite[first + i], s);
+            if (topK > 0) top[std::size_t(i)].add(s, chunk + from, n);
             for (int v = 0; v < kVecs; ++v) {
                 float* at = state + i * States * kWidth + v * kLanes;
                 const V before = hn::Load(d, at + Max * kWidth);
@@ -120,6 +325,14 @@ Index captureRows(const Head& h, const CapturePass& pass, Index first, Index las
             if (out.meanDistance) out.meanDistance[row] = float(factor * value(Distance));
             if (out.sinkMass) out.sinkMass[row] = float(factor * value(SinkMass));
             if (out.localMass) out.localMass[row] = float(factor * value(LocalMass));
+            if (topK == 0) continue;
+            std::int32_t* keys = out.topKey ? out.topKey + row * pass.topK : nullptr;
+            float* largest = out.topP ? out.topP + row * pass.topK : nullptr;
+            top[std::size_t(i)].finish(r, *denominator, keys, largest);
+            if (keys) std::fill(keys + topK, keys + pass.topK, -1);
+            if (largest)
+                std::fill(largest + topK, largest + pass.topK,
+                          std::isnan(*denominator) ? *denominator : 0.0f);
         }
     }
     return nonFinite;

@@ -6,6 +6,7 @@
 #include "kernels/cpu/simd.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>

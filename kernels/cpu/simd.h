@@ -46,9 +46,10 @@ inline constexpr Index kNeedsCheck = -1;
 
 /// Scratch memory of one thread.
 struct Workspace {
-    Scratch q, s, p, o, state, keys, extra;
+    Scratch q, s, p, o, state, keys, extra, top;
     std::vector<std::uint8_t> flags;
     std::vector<Range> ranges;
+    std::vector<std::int32_t> topKeys;
 };
 
 struct ForwardOut {
@@ -67,6 +68,7 @@ struct CapturePass {
     Index tileKeys = 0;  ///< keys of a key tile: a multiple of `block`
     Index groups = 1;    ///< owners of key tiles; owner g has the tiles g, g + groups, ...
     Index sinkTokens = 0, localTokens = 0;
+    Index topK = 0;             ///< 0: no top keys
     CaptureOut out;             ///< of this head
     float* diagonal = nullptr;  ///< [groups][diagonals] partial sums or null
     Index diagonals = 0;

@@ -184,10 +184,11 @@ private:
                 begin + std::int32_t(std::clamp<Index>(tile.valid - half * kHalf, 0, kHalf))};
     }
 
-    /// @param rowColumns  row -> the columns that it keeps, before the clip to what it sees
+    /// @param rowColumns  row -> the columns that it keeps, before the clip to what it sees; asked
+    ///                    for every row in turn
     /// @param clip        (begin, end) -> the columns whose keys lie in [begin, end)
     template <class RowColumns, class Clip>
-    void kept(KvTile tile, const RowColumns& rowColumns, const Clip& clip) {
+    void kept(KvTile tile, RowColumns rowColumns, const Clip& clip) {
         const Columns all = below(tile.valid);
         const auto seenBy = [&](Index row) {
             return clip(m_p.visibleBegin(row), m_p.visibleEnd(row)) & all;

@@ -21,8 +21,9 @@ inline void layDense(Drafter& d) {
 }
 
 /// A source tells which keys a row keeps, before the clip to what it sees: columnsFrom(a)(row) is
-/// the 128 keys from `a` on, has(row, key) one key of a gather (all of them when kGatheredAreKept),
-/// keepsAll a run that every row of the q tile keeps; lay() drafts the q tile.
+/// the 128 keys from `a` on (asked for every row of the q tile in turn), has(row, key) one key of a
+/// gather (all of them when kGatheredAreKept), keepsAll a run that every row of the q tile keeps;
+/// lay() drafts the q tile.
 struct StreamingSource {
     static constexpr bool kGatheredAreKept = false;
     const Problem& p;
@@ -65,6 +66,7 @@ struct SlashSource {
     const Problem& p;
     const VerticalSlash& vs;
     KeyBits columnSet, slashSet;  ///< slash offset s is member Nk-1-s, so that keys ascend
+    Rows rows;
     std::vector<std::int32_t> gather;
 
     SlashSource(const Problem& problem, const VerticalSlash& policy)
@@ -72,15 +74,23 @@ struct SlashSource {
         for (const auto c : vs.cols) columnSet.set(c);
         for (const auto s : vs.diags) slashSet.set(p.Nk - 1 - s);
     }
+    /// From one row to the next the diagonals move on by one key.
     auto columnsFrom(Index a) const {
-        return [this, at = p.Nk - 1 + a, verticals = columnSet.columns(a)](Index row) {
-            return verticals | slashSet.columns(at - p.position(row));
+        const Index first = p.Nk - 1 + a - p.position(rows.begin);
+        return [verticals = columnSet.columns(a), diagonals = slashSet.columns(first),
+                coming = slashSet.columns(first - kTile)](Index) mutable {
+            const Columns now = verticals | diagonals;
+            diagonals = {diagonals.low << 1 | coming.high >> 63,
+                         diagonals.high << 1 | diagonals.low >> 63};
+            coming = {coming.low << 1, coming.high << 1 | coming.low >> 63};
+            return now;
         };
     }
     bool keepsAll(Index, Index) const { return false; }
     bool has(Index, Index) const { return true; }
     void lay(Drafter& d) {
-        const Index first = p.position(d.rows().begin), last = p.position(d.rows().end - 1);
+        rows = d.rows();
+        const Index first = p.position(rows.begin), last = p.position(rows.end - 1);
         gather.clear();
         auto column = std::lower_bound(vs.cols.begin(), vs.cols.end(), std::int32_t(d.lo()));
         const auto columnsUpTo = [&](Index key) {

@@ -125,6 +125,9 @@ public:
 
     Report capture(const Problem& p, TensorView q, TensorView k, const CaptureSpec& spec,
                    const CaptureOut& out, const Job& job) override {
+        if ((out.topKey || out.topP) && spec.topK <= 0)
+            throw Error(Errc::Shape,
+                        "attention: a row's largest probabilities must be at least one");
         Report report = started();
         const Index heads = p.batch * p.Hq;
         for (Index g = 0; g < heads; ++g) {
@@ -271,6 +274,26 @@ private:
         return report;
     }
 
+    static void topKeys(Index row, const std::vector<Index>& keys, const Scores& scores,
+                        double norm, Index topK, const CaptureOut& out) {
+        if (!out.topKey && !out.topP) return;
+        std::vector<std::size_t> order;
+        if (!std::isnan(norm))
+            for (std::size_t n = 0; n < keys.size(); ++n)
+                if (scores.s[n] > -kInf) order.push_back(n);
+        std::stable_sort(order.begin(), order.end(),
+                         [&](std::size_t a, std::size_t b) { return scores.s[a] > scores.s[b]; });
+        for (Index n = 0; n < topK; ++n) {
+            const bool there = n < Index(order.size());
+            const std::size_t at = there ? order[std::size_t(n)] : 0;
+            if (out.topKey) out.topKey[row * topK + n] = there ? std::int32_t(keys[at]) : -1;
+            if (out.topP)
+                out.topP[row * topK + n] = std::isnan(norm) ? float(kNaN)
+                                           : there          ? float(std::exp(scores.s[at] - norm))
+                                                            : 0.0f;
+        }
+    }
+
     static void captureHead(const Problem& p, const Head& head, Index g, const CaptureSpec& spec,
                             const CaptureOut& out, const Job& job, Report& report) {
         const Index blockRows = ceilDiv(p.Nq, spec.block), blockCols = ceilDiv(p.Nk, spec.block);
@@ -308,6 +331,7 @@ private:
             put(out.meanDistance, distance);
             put(out.sinkMass, sinkMass);
             put(out.localMass, localMass);
+            topKeys(g * p.Nq + i, keys, scores, norm, spec.topK, out);
         }
         const auto copy = [&](float* to, const std::vector<double>& from) {
             if (!to) return;

@@ -119,6 +119,20 @@ TEST_CASE("info names the bundled model's facts", "[cli]") {
     CHECK_THAT(j["tokenizer"].get<std::string>(), Catch::Contains("4096"));
 }
 
+TEST_CASE("devices are listed, and a device that is not there is refused", "[cli]") {
+    const Json list = good("devices --json").json();
+    REQUIRE(!list["devices"].empty());
+    CHECK(list["devices"][0]["id"] == "cpu");
+    CHECK(list["devices"][0]["memoryBytes"].get<double>() > 1e8);
+    const bool gpu = list["devices"].size() > 1;
+    CHECK(list["noGpu"].get<std::string>().empty() == gpu);
+    CHECK_THAT(good("devices").out, Catch::Contains("CPU") && Catch::Contains("free"));
+    const std::string what = "info bookworm --tokens 100 --device ";
+    fails(what + "gpu", 2, "cpu, cuda or cuda:N");
+    fails(what + "cuda:99", 6, gpu ? "cuda:99" : list["noGpu"].get<std::string>());
+    if (!gpu) fails("generate bookworm --text /dev/null --device cuda", 6, "");
+}
+
 TEST_CASE("tokenize gives ids, tokens and both kinds of offsets", "[cli]") {
     const Scratch scratch;
     write(scratch / "t.txt", "caf\u00e9 au lait");
@@ -174,6 +188,80 @@ TEST_CASE("mask metrics: keys, ranges, and dense as the closed form", "[cli]") {
     CHECK(a["recall"].get<double>() <= a["tileRecall"].get<double>() + 1e-6);
     CHECK(a["needleRecall"].get<double>() < 0.1);
     CHECK(a["tiles"].get<int>() > 0);
+}
+
+TEST_CASE("top keys: stored, computed and the overlap of masks with them", "[cli]") {
+    const Scratch scratch;
+    const std::string session = scratch / "top.sparsight";
+    const std::string what =
+        "capture bookworm --probe niah:tokens=700,depth=0.4,seed=3 --layers 6 ";
+    const Json cheap = good(what + "--estimate --json").json(),
+               dear = good(what + "--top-k --estimate --json").json();
+    // 8 heads, 64 keys of 8 bytes a row.
+    const long rows = dear["tokens"].get<long>();
+    CHECK(dear["topKeyBytes"] == rows * 8 * 64 * 8);
+    CHECK(dear["diskBytes"].get<long>() ==
+          cheap["diskBytes"].get<long>() + dear["topKeyBytes"].get<long>());
+    CHECK(dear["memoryBytes"].get<long>() > cheap["memoryBytes"].get<long>());
+    good(what + "--top-k -o " + session);
+    CHECK(newestCapture(session)["topKeys"] == true);
+    CHECK(newestCapture(needleSession())["topKeys"] == false);
+    CHECK(good("session check --json " + session).json()["ok"] == true);
+
+    const std::string rowsWanted = " --layer 6 --head 5 --row 40-42 -k 64";
+    const Json stored = good("top --json " + session + rowsWanted).json();
+    const Json computed = good("top --json " + needleSession() + rowsWanted).json();
+    REQUIRE(stored.size() == 3);
+    REQUIRE(computed.size() == 3);
+    for (int i = 0; i < 3; ++i) {
+        const Json &a = stored[std::size_t(i)], &b = computed[std::size_t(i)];
+        CHECK(a["row"] == 40 + i);
+        CHECK(a["stored"] == true);
+        CHECK(b["stored"] == false);
+        REQUIRE(a["keys"].size() == std::size_t(41 + i));  // all that the row sees
+        REQUIRE(b["keys"].size() == a["keys"].size());
+        double sum = 0, before = 1;
+        for (std::size_t n = 0; n < a["keys"].size(); ++n) {
+            const Json &x = a["keys"][n], &y = b["keys"][n];
+            const double p = x["probability"].get<double>();
+            CHECK(p == Approx(y["probability"].get<double>()).margin(1e-6));
+            CHECK(p <= before);
+            if (p > 1e-4) {
+                CHECK(x["key"] == y["key"]);
+                CHECK(x["token"] == y["token"]);
+            }
+            sum += p;
+            CHECK(x["cumulative"].get<double>() == Approx(sum));
+            before = p;
+        }
+        CHECK(sum == Approx(1).margin(1e-5));
+    }
+    // More keys than are stored are computed; ten unless told.
+    CHECK(good("top --json " + session + " --layer 6 --head 5 --row last -k 65")
+              .json()[0]["stored"] == false);
+    const Json last = good("top --json " + session + " --layer 6 --head 5 --row last").json()[0];
+    CHECK(last["row"] == rows - 1);
+    CHECK(last["keys"].size() == 10);
+    CHECK_THAT(good("top " + session + " --layer 6 --head 5 --row 3").out,
+               Catch::Contains("cumulative") && Catch::Contains("stored with the capture"));
+    CHECK_THAT(good("top " + needleSession() + " --layer 6 --head 5 --row 3").out,
+               Catch::Contains("computed from Q and K"));
+
+    const std::string mask = "mask --json --layer 6 --head 5 --method ";
+    const Json dense = good(mask + "dense " + session).json()[0]["topOverlap"];
+    for (const char* k : {"1", "16", "64"}) CHECK(dense[k].get<double>() == Approx(1));
+    const Json narrow = good(mask + "a-shape:sink=4,window=64 " + session).json()[0]["topOverlap"];
+    CHECK(narrow["64"].get<double>() < 0.9);
+    CHECK(narrow["64"].get<double>() > 0.1);
+    CHECK(good(mask + "dense " + needleSession()).json()[0]["topOverlap"].is_null());
+    CHECK_THAT(good("mask --layer 6 --method dense " + session).out, Catch::Contains("top16"));
+
+    const std::string head = "top " + session + " --layer 6 --head 5 --row ";
+    fails(head + "9-3", 2, "is not of the form 17, 17-20 or last");
+    fails(head + "100000", 2, "rows of this layer: 0..");
+    fails(head + "x", 2, "is not of the form");
+    fails("top " + session + " --layer 6 --head 8 --row 3", 4, "query heads are 0..7");
+    fails("top " + session + " --layer 2 --head 0 --row 3", 4, "not in this capture");
 }
 
 TEST_CASE("the dumped mask is the a-shape, pair by pair", "[cli]") {
@@ -333,7 +421,7 @@ TEST_CASE("errors are one clear sentence with their exit status", "[cli]") {
     fails("eval bookworm --plan " + plan + " --probe niah:token=9", 2, "tokens");
     fails("eval bookworm --plan " + plan + " --probe niah:tokens=5", 2, "too few");
     fails("run --method dense --repeat 4 " + s, 2, "repeat");
-    fails("run --method dense --device cuda9 " + s, 6, "cuda9");
+    fails("run --method dense --device cuda:99 " + s, 6, "sparsight: ");
     fails("map --layer 0 --head 0 --rect 1:2 -o " + (scratch / "x.png") + " " + s, 2,
           "q0:q1,k0:k1");
     fails("map --layer 0 --head 0 --size 12 -o " + (scratch / "x.png") + " " + s, 2, "WxH");
@@ -833,7 +921,7 @@ TEST_CASE("import-tensors makes a session that every command reads", "[cli]") {
     // Into the same session: no values, another name, chosen layers and parts.
     const Json again = good("import-tensors " + data +
                             "layers.npz --map v=- --map k=l{layer}_k "
-                            "--layers 1 --name other --json -o " +
+                            "--layers 1 --name other --top-k --json -o " +
                             session)
                            .json();
     CHECK(again["layers"] == 1);
@@ -842,6 +930,8 @@ TEST_CASE("import-tensors makes a session that every command reads", "[cli]") {
     const Json rows = good("mask --json --method a-shape:sink=1,window=8 " + session).json();
     CHECK(rows[0]["outputError"].is_null());
     CHECK(rows[0]["recall"].get<double>() < 1);
+    CHECK(rows[0]["topOverlap"]["64"].get<double>() < 1);
+    CHECK(good("top --json --layer 1 --head 3 --row last " + session).json()[0]["stored"] == true);
     fails("run --method a-shape " + session, 3, "without values");
 }
 
@@ -852,7 +942,8 @@ TEST_CASE("import-tensors says what is wrong, and with which option it would be 
     fails("import-tensors " + data + "bf16.npz" + out, 3, "--bf16");
     fails("import-tensors " + data + "tensors.pkl" + out, 3, "save_file(torch.load");
     fails("import-tensors " + data + "torch.bin" + out, 3, "save_file(torch.load");
-    fails("import-tensors " + data + "maps.npz" + out, 3, "dump_qkv.py");
+    fails("import-tensors " + data + "maps.npz -o " + (scratch / "causal.sparsight"), 3,
+          "--bidirectional");
     fails("import-tensors " + data + "cross.npz --causal" + out, 3, "--bidirectional");
     fails("import-tensors " + data + "stacked.npz --layers 5" + out, 3, "there are 0, 1");
     fails("import-tensors " + data + "stacked.npz --map x=y" + out, 2, "PART=PATTERN");
@@ -863,14 +954,115 @@ TEST_CASE("import-tensors says what is wrong, and with which option it would be 
     CHECK_FALSE(fs::exists(scratch / "x.sparsight"));
 }
 
+TEST_CASE("a small finished map becomes a session", "[cli]") {
+    const Scratch scratch;
+    const std::string session = scratch / "map.sparsight";
+    const Result r = good(
+        "import-tensors " SPARSIGHT_TEST_DATA "/import/maps.npz --bidirectional -o " + session);
+    CHECK_THAT(r.out + r.err, Catch::Contains("finished maps"));
+    good("map " + session + " --layer 0 --head 1 --size 4x4 -o " + (scratch / "m.npy"));
+
+    const std::string bytes = slurp(scratch / "m.npy");
+    CHECK(npyShape(bytes) == "(4, 4)");
+    for (std::size_t i = 0; i < 16; ++i) {
+        float p = 0;
+        std::memcpy(&p, bytes.data() + bytes.size() - 64 + 4 * i, 4);
+        CHECK(p == Approx(0.25f));
+    }
+    fails("run --method dense " + session, 3, "without values");
+}
+
+TEST_CASE("logits of encoders, of encoder-decoders and of images", "[cli]") {
+    const Scratch scratch;
+    const std::string parity = SPARSIGHT_TEST_DATA "/parity/";
+    const Json bert = good("logits " + parity + "bert --ids 2,9,11 --top 4 --json").json();
+    REQUIRE(bert.size() == 3);
+    for (const Json& row : bert) {
+        REQUIRE(row["top"].size() == 4);
+        double sum = 0;
+        for (std::size_t i = 0; i < 4; ++i) {
+            sum += row["top"][i]["probability"].get<double>();
+            if (i > 0) CHECK(row["top"][i]["logit"] <= row["top"][i - 1]["logit"]);
+        }
+        CHECK(sum <= 1);
+        CHECK(sum > 0.1);
+    }
+    write(scratch / "t.txt", "a b");
+    CHECK(good("logits " + parity + "bert --no-special --json --text " + (scratch / "t.txt"))
+                  .json()
+                  .size() +
+              2 ==
+          good("logits " + parity + "bert --json --text " + (scratch / "t.txt")).json().size());
+
+    const std::string t5 = "logits " + parity + "t5 --ids 5,6,7";
+    fails(t5, 2, "--decoder-text");
+    CHECK(good(t5 + " --decoder-ids 0,4 --json").json().size() == 2);
+    // The decoder's text, like its ids, begins with the start token.
+    CHECK(good(t5 + " --json --decoder-text " + (scratch / "t.txt")).json().size() > 1);
+    good(t5 + " --decoder-ids 0,4 -o " + (scratch / "l.npy"));
+    CHECK(npyShape(slurp(scratch / "l.npy")).starts_with("(2, "));
+
+    const std::string image = " --image " + parity + "image/colour.png";
+    const Json vit = good("logits " + parity + "vit --json" + image).json();
+    REQUIRE(vit.size() == 1);  // classes of the whole image, no tokens
+    CHECK_FALSE(vit[0]["top"][0].contains("probability"));
+    const Json resized =
+        good("logits " + parity + "vit_resized --json --image-size 48x72" + image).json();
+    CHECK(resized.size() == 1);
+    fails("logits " + parity + "bert" + image, 3, "does not read images");
+}
+
+TEST_CASE("captures of images and of encoder-decoders, layers by name", "[cli]") {
+    const Scratch scratch;
+    const std::string parity = SPARSIGHT_TEST_DATA "/parity/";
+    const auto info = [](const std::string& session) {
+        return good("session info --json " + session).json()["captures"][0];
+    };
+    const std::string image = " --image " + parity + "image/colour.png";
+    const std::string pictures = scratch / "image.sparsight";
+    CHECK(good("capture " + parity + "vit_resized --image-size 48x72 --json" + image + " -o " +
+               pictures)
+              .json()["tokens"] == 55);  // 6 x 9 patches and the class token
+    CHECK(info(pictures)["image"]["rows"] == 6);
+    CHECK(info(pictures)["image"]["cols"] == 9);
+
+    const std::string text = scratch / "text.sparsight";
+    good("capture " + parity + "t5 --ids 5,6,7,8 --decoder-new 3 -o " + text);
+    CHECK(info(text)["decoderTokens"].get<int>() >= 2);  // the start token and what was generated
+    const std::string alone = scratch / "alone.sparsight";
+    good("capture " + parity + "t5 --ids 5,6,7,8 --decoder-new 0 -o " + alone);
+    CHECK(info(alone)["decoderTokens"] == 0);
+    for (const Json& name : info(alone)["layerNames"])
+        CHECK(name.get<std::string>().starts_with("enc."));
+    const std::string some = scratch / "some.sparsight";
+    good("capture " + parity + "bart --ids 5,6,7,8 --decoder-ids 2,5 --layers cross.0,enc.1 -o " +
+         some);
+    CHECK(info(some)["layerNames"] == Json{"enc.1", "cross.0"});
+    CHECK(info(some)["decoderTokens"] == 2);
+    write(scratch / "t.txt", "a b");
+    const std::string words = scratch / "words.sparsight";
+    good("capture " + parity + "t5 --ids 5,6 --decoder-text " + (scratch / "t.txt") + " -o " +
+         words);
+    CHECK(info(words)["decoderTokens"].get<int>() > 1);
+
+    const std::string out = " -o " + (scratch / "x.sparsight");
+    fails("capture " + parity + "bert --ids 3,4 --decoder-ids 1" + out, 3,
+          "only encoder-decoders do");
+    fails("capture " + parity + "bert" + image + out, 3, "does not read images");
+    fails("capture " + parity + "vit --image-size 0x72" + image + out, 2, "image size '0x72'");
+    fails("capture " + parity + "t5 --ids 5,6 --layers crss.0" + out, 4, "cross.0 to cross.1");
+    fails("capture " + parity + "vit --image-size 48" + out, 2, "--image");
+    CHECK_FALSE(fs::exists(scratch / "x.sparsight"));
+}
+
 TEST_CASE("capture --decode stores prompt and generated rows, --rows chooses among them", "[cli]") {
     const Scratch scratch;
     const std::string session = scratch / "d.sparsight", text = scratch / "p.txt";
     write(text, "The old man looked at the sea for a long time, and then he said to the boy that");
     const Json generated = good("generate bookworm --text " + text + " --max-new 10 --json").json();
-    const Json j =
-        good("capture bookworm --text " + text + " --decode-steps 0,3,7-9 --json -o " + session)
-            .json();
+    const Json j = good("capture bookworm --text " + text +
+                        " --decode-steps 0,3,7-9 --top-k --json -o " + session)
+                       .json();
     CHECK(j["generated"] == 10);
     const Json info = newestCapture(session);
     const int prompt = info["prefill"], tokens = info["tokens"];
@@ -891,6 +1083,18 @@ TEST_CASE("capture --decode stores prompt and generated rows, --rows chooses amo
                              tokens;
         CHECK(all[i]["entropy"].get<double>() == Approx(mixed).margin(1e-4));
     }
+    // The stored top keys are of all rows, and each part has its own.
+    const auto overlap = [&](const std::string& rows) {
+        return good("mask --json --layer 2 --head 1 --method a-shape:sink=2,window=4 --rows " +
+                    rows + " " + session)
+            .json()[0]["topOverlap"]["16"]
+            .get<double>();
+    };
+    CHECK(overlap("all") * tokens ==
+          Approx(overlap("prefill") * prompt + overlap("decode") * 10).margin(1e-6));
+    CHECK(overlap("decode") < overlap("prefill"));
+    CHECK(good("top --json --layer 2 --head 1 --row last " + session).json()[0]["row"] ==
+          tokens - 1);
     const Json masks = good(
                            "mask --json --rows decode --layer 2 --head 1 "
                            "--method a-shape:sink=2,window=4 " +

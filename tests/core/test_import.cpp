@@ -299,7 +299,14 @@ TEST_CASE("shapes that do not fit are told in words", "[import]") {
                Contains("several sets of queries: a.q, b.q"));
     CHECK_THAT(problemOf(setOf(FakeFile().add("model.layers.0.self_attn.q_proj.weight", {8, 8}))),
                Contains("a model's weights"));
-    CHECK_THAT(problemOf(open({"maps.npz"})), Contains("attention probabilities"));
+    CHECK(problemOf(open({"maps.npz"})).empty());  // finished maps, small enough
+    CHECK_THAT(problemOf(setOf(FakeFile().add("attention.0", {2, 8, 2000}))),
+               Contains("a map of 2000 keys") && Contains("dump_qkv.py"));
+    CHECK_THAT(problemOf(setOf(FakeFile().add("attn", {2, 8, 8}).add("x.probs", {2, 8, 8}))),
+               Contains("several sets of attention maps: attn, x.probs"));
+    ImportOptions scaled;
+    scaled.scale = 2;
+    CHECK_THAT(problemOf(open({"maps.npz"}), scaled), Contains("in a finished map already"));
     ImportOptions causal;
     causal.causal = true;
     CHECK_THAT(problemOf(open({"cross.npz"}), causal), Contains("50 queries cannot be causal"));

@@ -266,6 +266,72 @@ TEST_CASE("one row's probabilities and its peak", "[metrics]") {
     }
 }
 
+TEST_CASE("one row's largest probabilities, the lower key first", "[metrics]") {
+    RandomLayer layer(2, 1, 30, 50, 8, 29, 2.0f);
+    layer.problem.window = GENERATE(0, 12);
+    const HeadInput head = layer.head(1, backend());
+    const auto a = layer.attention(1);
+    for (const Index r : {0, 7, 29}) {
+        const auto* expected = a.data() + r * 50;
+        const Index begin = head.problem.visibleBegin(r), end = head.problem.visibleEnd(r);
+        std::vector<std::int32_t> order;
+        for (Index k = begin; k < end; ++k) order.push_back(std::int32_t(k));
+        std::stable_sort(order.begin(), order.end(),
+                         [&](std::int32_t x, std::int32_t y) { return expected[x] > expected[y]; });
+        for (const Index count : {1, 5, 64}) {
+            const TopKeys top = rowTopKeys(head.problem, head.q, head.k, r, count);
+            REQUIRE(top.key.size() == std::size_t(count));
+            for (Index n = 0; n < count; ++n) {
+                const auto at = std::size_t(n);
+                CHECK(top.key[at] == (n < end - begin ? order[at] : -1));
+                CHECK(double(top.p[at]) ==
+                      Approx(n < end - begin ? expected[order[at]] : 0.0).margin(1e-6));
+            }
+        }
+    }
+    CHECK(codeOf([&] { rowTopKeys(head.problem, head.q, head.k, 30, 5); }) == Errc::Shape);
+    // All keys alike.
+    const std::vector<float> ones(4, 1.0f);
+    Problem p;
+    p.Nq = p.Nk = 4;
+    p.d = 1;
+    const kernels::TensorView x{ones.data(), kernels::DType::F32, 4, 4, 1};
+    CHECK(rowTopKeys(p, x, x, 3, 3).key == std::vector<std::int32_t>{0, 1, 2});
+}
+
+TEST_CASE("the overlap of a mask with the top keys is the share of them that it keeps",
+          "[metrics]") {
+    RandomLayer layer(2, 1, 150, 150, 16, 31, 2.0f);
+    const HeadInput head = layer.head(1, backend());
+    TopKeys top{64, {}, {}};
+    for (Index r = 0; r < 150; ++r) {
+        const TopKeys row = rowTopKeys(head.problem, head.q, head.k, r, 64);
+        top.key.insert(top.key.end(), row.key.begin(), row.key.end());
+        top.p.insert(top.p.end(), row.p.begin(), row.p.end());
+    }
+    MetricsOptions options;
+    options.top = &top;
+    for (const Policy& policy : samples(150, 150)) {
+        CAPTURE(policy.index());
+        const auto mask = tokenMask(policy, head.problem);
+        std::array<double, 3> wanted{};
+        for (Index r = 0; r < 150; ++r)
+            for (std::size_t i = 0; i < 3; ++i) {
+                const Index k = std::min(kOverlaps[i], r + 1);
+                double kept = 0;
+                for (Index n = 0; n < k; ++n)
+                    kept += mask[std::size_t(r * 150 + top.key[std::size_t(r * 64 + n)])];
+                wanted[i] += kept / double(k) / 150;
+            }
+        const MaskMetrics m = measureMask(backend(), head, layer.headV(1), policy, options);
+        REQUIRE(m.topOverlap.has_value());
+        for (std::size_t i = 0; i < 3; ++i) CHECK((*m.topOverlap)[i] == Approx(wanted[i]));
+        CHECK(!measureMask(backend(), head, layer.headV(1), policy, {}).topOverlap);
+    }
+    top.key.pop_back();
+    CHECK(codeOf([&] { topOverlap(head.problem, kernels::Dense{}, top); }) == Errc::Shape);
+}
+
 TEST_CASE("a learned sink takes its share, a cap bounds the score, ties go to the first key",
           "[metrics]") {
     const std::vector<float> ones(4, 1.0f);

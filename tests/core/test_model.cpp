@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/capture/capture.h"
+#include "core/model/next_tokens.h"
 #include "core/model/runner.h"
 #include "core/model/safetensors.h"
 #include "core/model/tokenizer.h"
@@ -344,59 +345,42 @@ TEST_CASE("damaged weights are named", "[model]") {
 
 namespace {
 
+/// Name, rows and columns (0 = a vector) of a tensor of zeros.
+struct HollowTensor {
+    std::string name;
+    Index rows, cols;
+};
+
 /// A model of several shards whose weights are holes of sparse files: zeros that take no disk.
-/// Shard 0 has the embedding, shard i the layers of its turn, the last one the output matrix.
-struct HollowModel {
-    static constexpr Index kHidden = 1024, kWidth = 4096, kLayers = 8, kShards = 4, kVocab = 512;
+struct HollowFiles {
     Folder folder;
+    nlohmann::json map;
 
-    /// float32 bytes of one layer.
-    static Index layerBytes() { return (4 * kHidden * kHidden + 3 * kHidden * kWidth) * 4; }
-
-    HollowModel() {
-        nlohmann::json map;
-        for (Index shard = 0; shard < kShards; ++shard) {
-            const std::string name = "model-0000" + std::to_string(shard + 1) + ".safetensors";
-            nlohmann::json header;
-            Index at = 0;
-            const auto add = [&](const std::string& tensor, Index rows, Index cols) {
-                const Index bytes = rows * std::max<Index>(cols, 1) * 2;
-                header[tensor] = {{"dtype", "BF16"},
-                                  {"shape", cols > 0 ? nlohmann::json{rows, cols}
-                                                     : nlohmann::json::array({rows})},
-                                  {"data_offsets", {at, at + bytes}}};
-                map[tensor] = name;
-                at += bytes;
-            };
-            if (shard == 0) add("model.embed_tokens.weight", kVocab, kHidden);
-            for (Index l = shard * 2; l < shard * 2 + 2; ++l) {
-                const std::string layer = "model.layers." + std::to_string(l) + ".";
-                for (const char* x : {"q", "k", "v", "o"})
-                    add(layer + "self_attn." + x + "_proj.weight", kHidden, kHidden);
-                for (const char* x : {"gate", "up"})
-                    add(layer + "mlp." + x + "_proj.weight", kWidth, kHidden);
-                add(layer + "mlp.down_proj.weight", kHidden, kWidth);
-                for (const char* x : {"input", "post_attention"})
-                    add(layer + x + "_layernorm.weight", kHidden, 0);
-            }
-            if (shard == kShards - 1) {
-                add("model.norm.weight", kHidden, 0);
-                add("lm_head.weight", kVocab, kHidden);
-            }
-            const std::string json = header.dump();
-            const std::uint64_t size = json.size();
-            const fs::path file = folder.path / name;
-            std::ofstream(file, std::ios::binary)
-                .write(reinterpret_cast<const char*>(&size), 8)
-                .write(json.data(), std::streamsize(size));
-            fs::resize_file(file, 8 + size + std::uint64_t(at));
+    void shard(Index number, const std::vector<HollowTensor>& tensors) {
+        const std::string name = "model-0000" + std::to_string(number + 1) + ".safetensors";
+        nlohmann::json header;
+        Index at = 0;
+        for (const HollowTensor& t : tensors) {
+            const Index bytes = t.rows * std::max<Index>(t.cols, 1) * 2;
+            header[t.name] = {{"dtype", "BF16"},
+                              {"shape", t.cols > 0 ? nlohmann::json{t.rows, t.cols}
+                                                   : nlohmann::json::array({t.rows})},
+                              {"data_offsets", {at, at + bytes}}};
+            map[t.name] = name;
+            at += bytes;
         }
+        const std::string json = header.dump();
+        const std::uint64_t size = json.size();
+        const fs::path file = folder.path / name;
+        std::ofstream(file, std::ios::binary)
+            .write(reinterpret_cast<const char*>(&size), 8)
+            .write(json.data(), std::streamsize(size));
+        fs::resize_file(file, 8 + size + std::uint64_t(at));
+    }
+    void finish(const nlohmann::json& config) const {
         std::ofstream(folder.path / "model.safetensors.index.json")
             << nlohmann::json{{"weight_map", map}};
-        std::ofstream(folder.path / "config.json")
-            << nlohmann::json{{"model_type", "llama"},        {"hidden_size", kHidden},
-                              {"intermediate_size", kWidth},  {"num_hidden_layers", kLayers},
-                              {"num_attention_heads", 16},    {"vocab_size", kVocab}};
+        std::ofstream(folder.path / "config.json") << config;
     }
     /// Files of the model that are mapped into this process.
     Index mapped() const {
@@ -406,6 +390,91 @@ struct HollowModel {
             if (const auto at = line.find(folder.path.string()); at != line.npos)
                 files.insert(line.substr(at));
         return Index(files.size());
+    }
+};
+
+/// A decoder. Shard 0 has the embedding, shard i the layers of its turn, the last one the output
+/// matrix.
+struct HollowModel : HollowFiles {
+    static constexpr Index kHidden = 1024, kWidth = 4096, kLayers = 8, kShards = 4, kVocab = 512;
+
+    /// float32 bytes of one layer.
+    static Index layerBytes() { return (4 * kHidden * kHidden + 3 * kHidden * kWidth) * 4; }
+
+    HollowModel() {
+        for (Index number = 0; number < kShards; ++number) {
+            std::vector<HollowTensor> list;
+            if (number == 0) list.push_back({"model.embed_tokens.weight", kVocab, kHidden});
+            for (Index l = number * 2; l < number * 2 + 2; ++l) {
+                const std::string layer = "model.layers." + std::to_string(l) + ".";
+                for (const char* x : {"q", "k", "v", "o"})
+                    list.push_back({layer + "self_attn." + x + "_proj.weight", kHidden, kHidden});
+                for (const char* x : {"gate", "up"})
+                    list.push_back({layer + "mlp." + x + "_proj.weight", kWidth, kHidden});
+                list.push_back({layer + "mlp.down_proj.weight", kHidden, kWidth});
+                for (const char* x : {"input", "post_attention"})
+                    list.push_back({layer + x + "_layernorm.weight", kHidden, 0});
+            }
+            if (number == kShards - 1) {
+                list.push_back({"model.norm.weight", kHidden, 0});
+                list.push_back({"lm_head.weight", kVocab, kHidden});
+            }
+            shard(number, list);
+        }
+        finish({{"model_type", "llama"},
+                {"hidden_size", kHidden},
+                {"intermediate_size", kWidth},
+                {"num_hidden_layers", kLayers},
+                {"num_attention_heads", 16},
+                {"vocab_size", kVocab}});
+    }
+};
+
+/// An encoder-decoder: shard 0 has the embedding, 1 and 2 the encoder's blocks, 3 and 4 the
+/// decoder's.
+struct HollowT5 : HollowFiles {
+    static constexpr Index kHidden = 1024, kWidth = 4096, kLayers = 4, kVocab = 512;
+
+    /// float32 bytes of one block of the decoder.
+    static Index blockBytes() { return (8 * kHidden * kHidden + 2 * kHidden * kWidth) * 4; }
+
+    HollowT5() {
+        shard(0, {{"shared.weight", kVocab, kHidden},
+                  {"encoder.final_layer_norm.weight", kHidden, 0},
+                  {"decoder.final_layer_norm.weight", kHidden, 0}});
+        Index number = 1;
+        for (const bool decoder : {false, true})
+            for (Index first = 0; first < kLayers; first += kLayers / 2, ++number) {
+                std::vector<HollowTensor> list;
+                for (Index l = first; l < first + kLayers / 2; ++l) {
+                    const std::string block =
+                        (decoder ? "decoder.block." : "encoder.block.") + std::to_string(l) + ".";
+                    const auto attention = [&](const std::string& layer, const std::string& name) {
+                        for (const char* x : {"q", "k", "v", "o"})
+                            list.push_back(
+                                {block + layer + name + "." + x + ".weight", kHidden, kHidden});
+                        list.push_back({block + layer + "layer_norm.weight", kHidden, 0});
+                    };
+                    attention("layer.0.", "SelfAttention");
+                    if (l == 0)
+                        list.push_back(
+                            {block + "layer.0.SelfAttention.relative_attention_bias.weight", 32,
+                             16});
+                    if (decoder) attention("layer.1.", "EncDecAttention");
+                    const std::string mlp = block + (decoder ? "layer.2." : "layer.1.");
+                    list.push_back({mlp + "DenseReluDense.wi.weight", kWidth, kHidden});
+                    list.push_back({mlp + "DenseReluDense.wo.weight", kHidden, kWidth});
+                    list.push_back({mlp + "layer_norm.weight", kHidden, 0});
+                }
+                shard(number, list);
+            }
+        finish({{"model_type", "t5"},
+                {"d_model", kHidden},
+                {"d_ff", kWidth},
+                {"num_layers", kLayers},
+                {"num_heads", 16},
+                {"d_kv", kHidden / 16},
+                {"vocab_size", kVocab}});
     }
 };
 
@@ -461,4 +530,72 @@ TEST_CASE("a capture of a large model holds one layer at a time", "[model]") {
     model->logits(0, 1, row.data());
     CHECK(row[0] == 0);
     CHECK(cache.length() == 3);
+}
+
+TEST_CASE("an encoder-decoder reads its blocks when a pass comes to them", "[model]") {
+    const HollowT5 hollow;
+    const auto backend = kernels::makeBackend("cpu", 2);
+    const auto model = loadModel(hollow.folder.path, 2);
+    CHECK(hollow.mapped() == 0);
+    ModelInput input;
+    input.ids = {5, 6, 7, 8};
+    input.decoderIds = {0, 9};
+    CaptureOptions options;
+    options.layers = {1};  // of the encoder
+    capturePrompt(*model, *backend, input, options, kNoSink);
+    CHECK(hollow.mapped() == 2);
+    options.layers = {HollowT5::kLayers};  // the decoder's first, which needs the whole encoder
+    capturePrompt(*model, *backend, input, options, kNoSink);
+    CHECK(hollow.mapped() == 4);
+
+    std::ofstream("/proc/self/clear_refs") << "5";
+    const Index before = memoryOf("VmRSS");
+    capturePrompt(*model, *backend, input, {}, kNoSink);
+    CHECK(hollow.mapped() == 5);
+    const Index most = memoryOf("VmHWM") - before, block = HollowT5::blockBytes();
+    CAPTURE(most >> 20, block >> 20);
+    CHECK(most > block / 2);  // the measurement works
+    CHECK(most < 3 * block);
+    model->pass(input, denseAttention(*backend), {}, {});
+    std::vector<float> row(std::size_t(HollowT5::kVocab));
+    model->logits(1, 2, row.data());
+    CHECK(row[0] == 0);
+}
+
+TEST_CASE("the largest probabilities, by hand", "[model]") {
+    const float logits[] = {0, 2, 1, 2, -1000};
+    const auto best = largestProbabilities(logits, 3);
+    REQUIRE(best.size() == 3);
+    CHECK(best[0].id == 1);  // of equal ones the lower id
+    CHECK(best[1].id == 3);
+    CHECK(best[2].id == 2);
+    const double sum = 1 + std::exp(1.0) + 2 * std::exp(2.0);
+    CHECK(best[0].probability == Approx(std::exp(2.0) / sum));
+    CHECK(best[2].probability == Approx(std::exp(1.0) / sum));
+    CHECK(largestProbabilities(logits, 99).size() == 5);
+    CHECK(largestProbabilities({}, 3).empty());
+}
+
+TEST_CASE("the next token of every row is the one that decoding takes", "[model]") {
+    const auto model = loadModel(resolveModel("bookworm"), 2);
+    const auto backend = kernels::makeBackend("cpu", 2);
+    const AttentionFn dense = denseAttention(*backend);
+    ModelInput input;
+    for (std::int32_t i = 0; i < 70; ++i) input.ids.push_back(2 + 37 * i % 900);  // two pieces
+    const auto rows = nextTokens(*model, input, dense, 5);
+    REQUIRE(rows.size() == 70);
+    KvCache cache(model->config(), 70);
+    std::vector<float> logits(std::size_t(model->config().vocab));
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+        model->forward(std::span(input.ids).subspan(r, 1), cache, dense);
+        model->logits(0, 1, logits.data());
+        const auto best = largestProbabilities(logits, 5);
+        CAPTURE(r);
+        for (std::size_t i = 0; i < 5; ++i)
+            CHECK(rows[r][i].probability == Approx(best[i].probability).epsilon(1e-3));
+        if (best[0].probability > 1.01 * best[1].probability) CHECK(rows[r][0].id == best[0].id);
+    }
+    CHECK_THROWS_AS(nextTokens(*model, input, dense, 5, Job({}, [] { return true; })), Cancelled);
+    const auto image = loadModel(std::string(SPARSIGHT_TEST_DATA) + "/parity/vit", 1);
+    CHECK_THROWS_WITH(nextTokens(*image, input, dense, 5), Catch::Contains("vocabulary"));
 }

@@ -460,6 +460,51 @@ struct Directory {
 
 }  // namespace
 
+TEST_CASE("sentencepiece.bpe.model counts as fairseq does", "[tokenizer]") {
+    const std::string data = std::string(SPARSIGHT_TEST_DATA) + "/sentencepiece/";
+    const Directory directory;
+    std::filesystem::copy(data + "unigram.model", directory.path / "sentencepiece.bpe.model");
+    const json golden = readJson(data + "golden.json")["unigram"];
+    const std::int32_t pieces = std::int32_t(Tokenizer::load(data + "unigram.model")->vocabSize());
+    using Ids = std::vector<std::int32_t>;
+    SECTION("XLM-RoBERTa, also without a tokenizer_config.json") {
+        const auto t = Tokenizer::load(directory.path);
+        for (const json& g : golden) {
+            Ids expected;
+            for (const json& id : g["ids"]) expected.push_back(id == 0 ? 3 : id.get<int>() + 1);
+            CAPTURE(g["text"]);
+            CHECK(t->encode(g["text"].get<std::string>(), false).ids == expected);
+        }
+        const Ids a = t->encode("long walk", false).ids, pair = t->encodePair("long walk", "").ids;
+        CHECK(t->encode("").ids == Ids{0, 2});
+        Ids both{0};
+        both.insert(both.end(), a.begin(), a.end());
+        both.insert(both.end(), {2, 2, 2});
+        CHECK(pair == both);
+        CHECK(t->vocabSize() == pieces + 2);
+        // <pad> is 1, and the mask comes last and takes the space before it.
+        CHECK(t->encode("<pad>", false).ids == Ids{1});
+        CHECK(t->encode("long <mask>", false).ids.back() == pieces + 1);
+        CHECK(t->encode("long <mask>", false).ids.size() ==
+              t->encode("long", false).ids.size() + 1);
+    }
+    SECTION("CamemBERT") {
+        directory.write("tokenizer_config.json", R"({"tokenizer_class": "CamembertTokenizer"})");
+        const auto t = Tokenizer::load(directory.path);
+        for (const json& g : golden) {
+            Ids expected;
+            for (const json& id : g["ids"]) expected.push_back(id == 0 ? 3 : id.get<int>() + 4);
+            CHECK(t->encode(g["text"].get<std::string>(), false).ids == expected);
+        }
+        CHECK(t->encode("").ids == Ids{5, 6});
+        CHECK(t->encode("<mask>", false).ids == Ids{pieces + 4});
+    }
+    SECTION("any other class is refused") {
+        directory.write("tokenizer_config.json", R"({"tokenizer_class": "MBartTokenizer"})");
+        CHECK_THROWS_WITH(Tokenizer::load(directory.path), Catch::Contains("MBartTokenizer"));
+    }
+}
+
 TEST_CASE("vocab.json with merges.txt is the byte-level BPE that it was", "[tokenizer]") {
     const std::string kind = GENERATE("gpt2", "roberta", "qwen2");
     const json file = readJson(kData + kind + "/tokenizer.json");

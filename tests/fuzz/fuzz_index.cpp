@@ -1,4 +1,7 @@
 // model.safetensors.index.json beside two good shards.
+#include <nlohmann/json.hpp>
+
+#include "core/model/json_input.h"
 #include "core/model/safetensors.h"
 #include "fuzz.h"
 
@@ -18,9 +21,11 @@ struct Shards : FuzzDirectory {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    static const Shards directory;
-    directory.write("model.safetensors.index.json", {reinterpret_cast<const char*>(data), size});
+    static Shards directory;
+    const std::string_view input(reinterpret_cast<const char*>(data), size);
     expectErrorOrNothing([&] {
+        parseJson(input, "fuzz");  // what is not JSON needs no file
+        directory.write("model.safetensors.index.json", input);
         const SafeTensors t = SafeTensors::openModel(directory.path());
         for (const auto& [name, tensor] : t.tensors())
             require(t.at(name).toFloat().size() <= 4, "only the shards' own tensors");

@@ -3,10 +3,12 @@
     python3 make_corpus.py
 """
 import base64
+import io
 import json
 import os
 import struct
 import sys
+import zipfile
 
 HERE = sys.path[0]
 DATA = os.path.join(HERE, "..", "data")
@@ -152,7 +154,43 @@ for kind in (1, 2):
 for i, kind in enumerate(sorted(os.listdir(f"{DATA}/parity/tokenizers"))):
     golden = json.load(open(f"{DATA}/parity/tokenizers/{kind}/golden.json"))["single"]
     for k in range(3):
-        put("tokenizer_encode", f"{kind}_{k}", bytes([i]) + golden[(7 * i + 11 * k) % len(golden)]["text"].encode())
+        put("tokenizer_encode", f"{kind}_{k}", bytes([i + 14 * k]) + golden[(7 * i + 11 * k) % len(golden)]["text"].encode())
+
+# --- numpy arrays: header texts, files, archives
+def array(descr, shape, fortran=False):
+    return f"{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}".encode()
+
+
+for i, d in enumerate(["<f2", "<f4", "<f8", "|u1", "<u2", "<V2", "<i8", "|b1", "<U3", ">f4", "|O", "<c8"]):
+    put("npy", f"header_{i}", bytes([1 + 4 * (i % 3)]) + array(d, "(2, 3)", i % 2 == 1))
+put("npy", "header_scalar", b"\x01" + array("<f4", "()"))
+put("npy", "header_records", b"\x01{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }")
+head = array("<i4", "(2,)")
+whole = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + struct.pack("<2i", 1, -1)
+put("npy", "header_whole", b"\x00" + whole)
+put("npy", "file", b"\x04" + whole)
+put("npy", "zipped", b"\x03" + whole)
+for name, method in [("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED)]:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as z:
+        z.writestr(zipfile.ZipInfo("a.npy"), whole, method)
+        if name == "deflated":
+            z.writestr(zipfile.ZipInfo("layer0/q.npy"), whole, method)
+    put("npy", f"archive_{name}", b"\x02" + buffer.getvalue())
+words |= {"NUMPY", "descr", "fortran_order", "shape", "'<f4'", "'|O'", "(1, 2)", "True", "False"}
+
+# --- names of foreign tensors
+meta = json.dumps({"version": 1, "model": "m", "layers": [
+    {"module": "a", "scaling": 0.5, "softcap": None, "window": 4, "causal": True}]})
+for name, first, pattern, tensors in [
+        ("hook", meta, "", ["layer.0.q|2 4 8", "layer.0.k|1 4 8", "layer.0.v|1 4 8", "layer.0.sinks|2", "input_ids|i 4"]),
+        ("stacked", "", "", ["q|1 2 4 8", "k|1 2 4 8"]),
+        ("heads", "", "l{layer}/h{head}/q", ["l0/h0/q|4 8", "l0/h1/q|4 8", "l0/h0/k|4 8", "l0/h1/k|4 8"]),
+        ("lse", "", "dec/L{layer}_Queries", ["dec/L3_Queries|2 4 8", "dec/L3_Keys|2 4 8", "dec/L3_LSE|4 2"]),
+        ("weights", "", "", ["model.layers.0.self_attn.q_proj.weight|8 8"]),
+        ("maps", "", "", ["attention.0|2 4 4"]), ("bad", "", "{layer}{head}", ["12|1 1 1"])]:
+    put("import_names", name, "\n".join([first, pattern] + tensors).encode())
+words |= {"{layer}", "{head}", "scaling", "softcap", "window", "causal", "position_bias", "|2 4 8"}
 
 # --- chat templates
 for name in sorted(os.listdir(f"{DATA}/chat_templates")):

@@ -39,17 +39,20 @@ void attempt(bool again, const Step& step) {
 void capture(Session& session, Index tokens, bool again) {
     std::string uuid;
     std::vector<Index> todo;
+    const bool topKeys = tokens < 10000;  // more would fill the small disks of the tests with them
     const auto all = session.info().captures;
     if (!all.empty() && !all.back().complete()) {
         uuid = all.back().uuid;
         todo = session.resumeCapture(uuid);
     } else {
-        attempt(again, [&] { uuid = session.beginCapture(test::smallRequest(tokens)); });
+        attempt(again, [&] {
+            uuid = session.beginCapture(test::smallRequest(tokens, kernels::DType::F32, topKeys));
+        });
         for (Index l = 0; l < test::kLayers; ++l) todo.push_back(l);
     }
     say("capture " + uuid);
     for (const Index l : todo) {
-        const auto layer = test::smallLayer(l, tokens);
+        const auto layer = test::smallLayer(l, tokens, kernels::DType::F32, topKeys);
         attempt(again, [&] { session.addLayer(uuid, layer->capture, layer->stats); });
         say("stored " + std::to_string(l));
     }

@@ -36,8 +36,10 @@ inline ModelConfig smallModel() {
                        "small", "test");
 }
 
-inline CaptureRequest smallRequest(Index tokens, kernels::DType store = kernels::DType::F32) {
+inline CaptureRequest smallRequest(Index tokens, kernels::DType store = kernels::DType::F32,
+                                   bool topKeys = false) {
     CaptureRequest r;
+    r.options.topKeys = topKeys;
     r.config = smallModel();
     r.modelDirectory = "/nowhere/small";
     r.promptName = "prompt";
@@ -76,7 +78,8 @@ inline std::vector<std::byte> bytesOf(Index layer, Index count, int salt, kernel
 }
 
 inline std::unique_ptr<SmallLayer> smallLayer(Index layer, Index tokens,
-                                              kernels::DType type = kernels::DType::F32) {
+                                              kernels::DType type = kernels::DType::F32,
+                                              bool topKeys = false) {
     auto s = std::make_unique<SmallLayer>();
     s->q = bytesOf(layer, kHeads * tokens * kWidth, 1, type);
     s->k = bytesOf(layer, kKvHeads * tokens * kWidth, 2, type);
@@ -121,6 +124,13 @@ inline std::unique_ptr<SmallLayer> smallLayer(Index layer, Index tokens,
     fill(st.meanDistance, 10);
     fill(st.sinkMass, 11);
     fill(st.localMass, 12);
+    for (Index row = 0; topKeys && row < kHeads * tokens; ++row)
+        for (Index n = 0; n < kTopKeys; ++n) {
+            const Index i = row % tokens;
+            st.top.k = kTopKeys;
+            st.top.key.push_back(n <= i ? std::int32_t((i + n * (layer + 1)) % (i + 1)) : -1);
+            st.top.p.push_back(n <= i ? 1 / float(row + n + 1 + layer) : 0.0f);
+        }
     st.massError = 1e-6 * double(layer + 1);
     return s;
 }
@@ -128,7 +138,8 @@ inline std::unique_ptr<SmallLayer> smallLayer(Index layer, Index tokens,
 /// Whether a stored layer holds exactly what smallLayer() makes.
 inline bool sameLayer(const Session& session, const std::string& capture, Index layer, Index tokens,
                       kernels::DType type = kernels::DType::F32) {
-    const auto made = smallLayer(layer, tokens, type);
+    const bool topKeys = session.captureInfo(capture).topKeys;
+    const auto made = smallLayer(layer, tokens, type, topKeys);
     const auto read = session.layer(capture, layer);
     const auto stats = session.stats(capture, layer);
     const kernels::Problem &a = made->capture.problem, &b = read->problem;
@@ -146,6 +157,14 @@ inline bool sameLayer(const Session& session, const std::string& capture, Index 
         if (s.pyramid[l].sum != t.pyramid[l].sum || s.pyramid[l].max != t.pyramid[l].max ||
             s.pyramid[l].block != t.pyramid[l].block)
             return false;
+    for (Index h = 0; topKeys && h < kHeads; ++h) {
+        const TopKeys top = session.topKeys(capture, layer, h, {0, tokens});
+        const auto from = std::ptrdiff_t(h * tokens * kTopKeys);
+        if (top.k != kTopKeys ||
+            !std::equal(top.key.begin(), top.key.end(), s.top.key.begin() + from) ||
+            !std::equal(top.p.begin(), top.p.end(), s.top.p.begin() + from))
+            return false;
+    }
     return s.colMass == t.colMass && s.diagMass == t.diagMass && s.entropy == t.entropy &&
            s.meanDistance == t.meanDistance && s.sinkMass == t.sinkMass &&
            s.localMass == t.localMass;

@@ -1,6 +1,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <random>
 
 #include "kernels/backend.h"
 #include "sessions/analysis.h"
@@ -121,6 +123,114 @@ TEST_CASE("analyses run on imported heads", "[import]") {
         REQUIRE(rows.size() == 2);
         CHECK(rows[0].recall > 0.4);
     }
+}
+
+namespace {
+
+/// A .npy file of float32.
+void writeMap(const fs::path& file, const std::vector<Index>& shape, const std::vector<float>& x) {
+    std::string dict = "{'descr': '<f4', 'fortran_order': False, 'shape': (";
+    for (const Index n : shape) dict += std::to_string(n) + ",";
+    dict += ")}";
+    dict.resize(118, ' ');
+    std::ofstream(file, std::ios::binary)
+        .write("\x93NUMPY\x01\x00\x76\x00", 10)
+        .write(dict.data(), 118)
+        .write(reinterpret_cast<const char*>(x.data()), std::streamsize(x.size() * 4));
+}
+
+/// Probabilities [H][Nq][Nk] from random scores, with exact zeros; causal ones where asked.
+std::vector<float> randomMap(Index H, Index Nq, Index Nk, bool causal) {
+    std::mt19937 random(5);
+    std::normal_distribution<double> score(0, 4);
+    std::vector<float> map;
+    for (Index r = 0; r < H * Nq; ++r) {
+        std::vector<double> row(std::size_t(Nk), 0);
+        double sum = 0;
+        for (Index j = 0; j < Nk; ++j) {
+            const bool sees = !causal || j <= r % Nq + Nk - Nq;
+            if (sees && (j == 0 || j % 3 != 0))
+                sum += row[std::size_t(j)] = std::exp(score(random));
+        }
+        for (const double x : row) map.push_back(float(x / sum));
+    }
+    return map;
+}
+
+}  // namespace
+
+TEST_CASE("finished maps come out as they went in", "[import]") {
+    struct Case {
+        Index H, Nq, Nk;
+        bool causal;
+    };
+    const auto c = GENERATE(Case{3, 40, 40, true}, Case{2, 70, 1000, false}, Case{1, 9, 300, true},
+                            Case{2, 50, 21, false});
+    CAPTURE(c.Nq, c.Nk, c.causal);
+    const Place place;
+    const fs::path file =
+        fs::temp_directory_path() / ("sparsight_attention_" + std::to_string(getpid()) + ".npy");
+    const std::vector<float> map = randomMap(c.H, c.Nq, c.Nk, c.causal);
+    writeMap(file, {c.H, c.Nq, c.Nk}, map);
+    ImportRequest request;
+    request.options.patterns[std::size_t(Part::Attention)] = file.stem().string();
+    request.options.causal = c.causal;
+    const auto backend = kernels::makeBackend("cpu", 2);
+    const TensorSet set = openTensors({file});
+    const ImportResult result =
+        importToSession(place.folder, set, planImport(set, request.options), request, *backend);
+    const CaptureInfo info = result.session->captureInfo(result.capture);
+    CHECK(info.massError < 1e-5);
+    const CapturedLayer layer = readLayer(*result.session, info, 0);
+    kernels::Problem one = layer.layer->problem;
+    CHECK(one.Hkv == 1);
+    one.Hq = 1;
+    double most = 0;
+    std::vector<float> row(std::size_t(c.Nk));
+    for (Index h = 0; h < c.H; ++h)
+        for (Index i = 0; i < c.Nq; ++i) {
+            kernels::TensorView q = layer.layer->q;
+            q.p = static_cast<const float*>(q.p) + h * q.sh;
+            rowProbabilities(one, q, layer.layer->k, i, row.data());
+            for (Index j = 0; j < c.Nk; ++j)
+                most =
+                    std::max(most, std::abs(double(row[std::size_t(j)]) -
+                                            double(map[std::size_t((h * c.Nq + i) * c.Nk + j)])));
+        }
+    CHECK(most < 1e-6);
+    const auto rows = sessionMaskMetrics(*result.session, info,
+                                         parseMethod("oracle-blocks:density=0.5"), {}, *backend);
+    CHECK(rows.size() == std::size_t(c.H));
+    fs::remove(file);
+}
+
+TEST_CASE("maps that are no probabilities are refused with their row", "[import]") {
+    const auto backend = kernels::makeBackend("cpu", 1);
+    const Place place;
+    const fs::path file =
+        fs::temp_directory_path() / ("sparsight_attention_" + std::to_string(getpid()) + ".npy");
+    const auto refused = [&](std::vector<float> map, const std::vector<Index>& shape,
+                             std::optional<bool> causal, const char* words) {
+        writeMap(file, shape, map);
+        ImportRequest request;
+        request.options.patterns[std::size_t(Part::Attention)] = file.stem().string();
+        request.options.causal = causal;
+        const TensorSet set = openTensors({file});
+        CHECK_THROWS_WITH(
+            importToSession(place.folder, set, planImport(set, request.options), request, *backend),
+            Contains(words));
+        fs::remove_all(place.folder);
+    };
+    std::vector<float> map = randomMap(2, 8, 8, false);
+    refused(map, {2, 8, 8}, std::nullopt, "--bidirectional");  // taken as causal
+    map[std::size_t(8 * 8 + 3 * 8 + 2)] += 0.5f;
+    refused(map, {2, 8, 8}, false, "head 1, row 3 of the attention map sums to 1.5");
+    map[0] = -0.5f;
+    refused(map, {2, 8, 8}, false, "head 0, row 0 of the attention map holds a value");
+    map[0] = std::nanf("");
+    refused(map, {2, 8, 8}, false, "no probability");
+    refused(std::vector<float>(1025, 1.0f / 1025), {1, 1, 1025}, false, "up to 1024 keys");
+    fs::remove(file);
 }
 
 TEST_CASE("a session reads again what was imported, and who it is", "[import]") {

@@ -106,6 +106,131 @@ TEST_CASE("what goes in comes out, bit for bit, in every stored type") {
     }
 }
 
+TEST_CASE("top keys: any rows of any head come out as they went in, and only when asked for") {
+    TempFolder temp;
+    // Less than k rows; more than one chunk of 1024 rows.
+    for (const Index tokens : {Index(40), Index(1500)}) {
+        INFO(tokens << " tokens");
+        const fs::path folder = temp / (std::to_string(tokens) + ".sparsight");
+        std::string with, without;
+        {
+            const auto session = Session::create(folder);
+            without = writeCapture(*session, tokens);
+            with = session->beginCapture(smallRequest(tokens, kernels::DType::F32, true));
+            const auto plain = smallLayer(0, tokens);
+            CHECK(contains(
+                errorOf([&] { session->addLayer(with, plain->capture, plain->stats); }).what(),
+                "it has the 0 largest probabilities of each row where the capture "
+                "keeps 64"));
+            for (Index l = 0; l < kLayers; ++l) {
+                const auto layer = smallLayer(l, tokens, kernels::DType::F32, true);
+                session->addLayer(with, layer->capture, layer->stats);
+            }
+            session->finishCapture(with, "complete");
+        }
+        const auto session = Session::open(folder, OpenMode::ReadOnly);
+        CHECK(session->captureInfo(with).topKeys);
+        CHECK(!session->captureInfo(without).topKeys);
+        CHECK(session->captureInfo(with).bytes - session->captureInfo(without).bytes >=
+              kLayers * kHeads * tokens * kTopKeys * 8);
+        for (Index l = 0; l < kLayers; ++l) {
+            const auto made = smallLayer(l, tokens, kernels::DType::F32, true);
+            CHECK(sameLayer(*session, with, l, tokens));
+            CHECK(session->stats(with, l)->top.k == 0);
+            for (const TokenSpan rows :
+                 {TokenSpan{0, tokens}, {0, 1}, {tokens - 1, tokens}, {tokens / 3, tokens / 2}})
+                for (Index h = 0; h < kHeads; ++h) {
+                    const TopKeys top = session->topKeys(with, l, h, rows);
+                    REQUIRE(top.k == kTopKeys);
+                    REQUIRE(top.rows() == rows.size());
+                    const Index from = (h * tokens + rows.begin) * kTopKeys;
+                    CHECK(std::equal(top.key.begin(), top.key.end(),
+                                     made->stats.top.key.begin() + from));
+                    CHECK(std::equal(top.p.begin(), top.p.end(), made->stats.top.p.begin() + from));
+                }
+        }
+        CHECK(contains(errorOf([&] {
+                           session->topKeys(without, 0, 0, {0, 1});
+                       }).what(),
+                       "does not keep the largest probabilities of each row"));
+        for (const auto& [head, rows] :
+             {std::pair(kHeads, TokenSpan{0, 1}), std::pair(Index(0), TokenSpan{0, tokens + 1}),
+              std::pair(Index(0), TokenSpan{3, 3})})
+            CHECK(errorOf([&, h = head, r = rows] { session->topKeys(with, 0, h, r); }).code() ==
+                  Errc::NotFound);
+        CHECK(checkSession(folder).problems.empty());
+    }
+}
+
+TEST_CASE("top keys of a damaged segment are not used") {
+    TempFolder temp;
+    const fs::path folder = temp / "a.sparsight";
+    std::string uuid;
+    {
+        const auto session = Session::create(folder);
+        uuid = session->beginCapture(smallRequest(50, kernels::DType::F32, true));
+        for (Index l = 0; l < kLayers; ++l) {
+            const auto layer = smallLayer(l, 50, kernels::DType::F32, true);
+            session->addLayer(uuid, layer->capture, layer->stats);
+        }
+        session->finishCapture(uuid, "complete");
+    }
+    Index spoilt = 0;
+    for (const auto& e : fs::recursive_directory_iterator(folder / "seg")) {
+        if (!e.is_regular_file() || !contains(e.path().filename().string(), "pyr.h5")) continue;
+        std::fstream file(e.path(), std::ios::in | std::ios::out | std::ios::binary);
+        file.seekp(std::streamoff(fs::file_size(e.path()) / 2));
+        const char byte = 77;
+        file.write(&byte, 1);
+        ++spoilt;
+    }
+    REQUIRE(spoilt == kLayers);
+    const auto session = Session::open(folder, OpenMode::ReadOnly);
+    CHECK(contains(errorOf([&] {
+                       session->topKeys(uuid, 1, 0, {0, 1});
+                   }).what(),
+                   "do not match their checksum"));
+}
+
+TEST_CASE("a resume keeps the choice of top keys") {
+    TempFolder temp;
+    const auto session = Session::create(temp / "a.sparsight");
+    const auto backend = kernels::makeReference();
+    FakeModel model;
+    for (const bool topKeys : {true, false}) {
+        CaptureRequest request = smallRequest(70, kernels::DType::F32, topKeys);
+        bool stop = false;
+        const Job half([&](double fraction, std::string_view) { stop = fraction > 0.5; },
+                       [&] { return stop; });
+        CHECK_THROWS_AS(captureToSession(*session, model, *backend, request, {}, half), Cancelled);
+        const auto partial = session->captureInfo();
+        CHECK(partial.topKeys == topKeys);
+        CHECK(partial.layersDone.size() < std::size_t(kLayers));
+        CaptureRequest other = request;
+        other.options.topKeys = !topKeys;
+        CHECK(contains(errorOf([&] {
+                           captureToSession(*session, model, *backend, other, partial.uuid);
+                       }).what(),
+                       "was begun with another choice of top keys"));
+        captureToSession(*session, model, *backend, request, partial.uuid);
+        const auto done = session->captureInfo();
+        CHECK(done.complete());
+        if (!topKeys) continue;
+        // What was stored is what the rows' own probabilities say.
+        for (const Index l : {Index(0), kLayers - 1}) {
+            const auto layer = session->layer(done.uuid, l);
+            for (const Index row : {0, 33, 69}) {
+                const TopKeys a = session->topKeys(done.uuid, l, 1, {row, row + 1}),
+                              b = rowTopKeys(headProblem(*layer, 1), headQ(*layer, 1),
+                                             headK(*layer, 1), row, kTopKeys);
+                CHECK(a.key == b.key);
+                for (std::size_t i = 0; i < a.p.size(); ++i)
+                    CHECK(a.p[i] == Approx(b.p[i]).margin(1e-6));
+            }
+        }
+    }
+}
+
 TEST_CASE("a capture keeps its prompt, model and needle") {
     TempFolder temp;
     CaptureRequest request = smallRequest(20);

@@ -85,7 +85,7 @@ private slots:
         QTRY_VERIFY(dialog.ready());
         QVERIFY(summary->text().contains(QStringLiteral("without values")));
         dialog.setFiles({data("maps.npz")});
-        QTRY_VERIFY(summary->text().contains(QStringLiteral("attention probabilities")));
+        QTRY_VERIFY(summary->text().contains(QStringLiteral("finished maps")));
         dialog.setFiles({data("flipped.npz")});
         QTRY_VERIFY(dialog.ready());
         QSignalSpy failed(&dialog, &ImportDialog::failed);

@@ -5,11 +5,14 @@
 #include <QSignalSpy>
 #include <QSlider>
 #include <QTest>
+#include <QTreeWidget>
 
+#include "tests/sessions/synthetic.h"
 #include "ui/document.h"
 #include "ui/engine.h"
 #include "ui/panels/mask_panel.h"
 #include "ui/panels/param_editor.h"
+#include "ui/panels/top_keys_list.h"
 #include "ui/shell/theme.h"
 
 using namespace sparsight;
@@ -126,6 +129,86 @@ private slots:
         QCOMPARE(document.maskFailure(0), QString());
         QCOMPARE(recall->text(), QStringLiteral("0.750"));
         QVERIFY(!recall->property("stale").toBool());
+    }
+
+    void theRowsTopKeysAreListed() {
+        const sessions::test::TempFolder folder;
+        const auto session = sessions::Session::create(folder / "top.sparsight");
+        const Index tokens = 100;
+        sessions::test::writeCapture(*session, tokens);
+        const std::string plain = session->captureInfo().uuid;
+        const std::string stored =
+            session->beginCapture(sessions::test::smallRequest(tokens, kernels::DType::F32, true));
+        for (Index l = 0; l < sessions::test::kLayers; ++l) {
+            const auto layer = sessions::test::smallLayer(l, tokens, kernels::DType::F32, true);
+            session->addLayer(stored, layer->capture, layer->stats);
+        }
+        session->finishCapture(stored, "complete");
+
+        Document document;
+        Engine engine;
+        TopKeysList panel(&document, &engine);
+        const auto* list = panel.findChild<QTreeWidget*>(QStringLiteral("topKeysList"));
+        const auto* title = panel.findChild<QLabel*>(QStringLiteral("topKeysTitle"));
+        const auto* origin = panel.findChild<QLabel*>(QStringLiteral("topKeysOrigin"));
+        QCOMPARE(list->topLevelItemCount(), 0);
+        document.openCapture(session, session->captureInfo(stored));
+        document.selectHead(1, 2);
+        document.selectQuery(50);
+        QTRY_COMPARE(list->topLevelItemCount(), 51);  // all that the row sees
+        QCOMPARE(title->text(), QStringLiteral("Top keys of row 50"));
+        QCOMPARE(origin->text(), QStringLiteral("stored"));
+        const auto made = sessions::test::smallLayer(1, tokens, kernels::DType::F32, true);
+        const auto at = std::size_t((2 * tokens + 50) * kTopKeys);
+        double sum = 0;
+        for (int n = 0; n < 51; ++n) {
+            const QTreeWidgetItem* item = list->topLevelItem(n);
+            const double p = double(made->stats.top.p[at + std::size_t(n)]);
+            sum += p;
+            QCOMPARE(item->text(1), QString::number(made->stats.top.key[at + std::size_t(n)]));
+            QCOMPARE(item->text(3), QString::number(p, 'f', 4));
+            QCOMPARE(item->text(4), QString::number(sum, 'f', 4));
+        }
+        panel.resize(400, 900);
+        panel.show();
+        QVERIFY(QTest::qWaitForWindowExposed(&panel));
+        const QRect third = list->visualItemRect(list->topLevelItem(2));
+        QTest::mouseClick(list->viewport(), Qt::LeftButton, {}, third.center());
+        QCOMPARE(document.key(), Index(made->stats.top.key[at + 2]));
+
+        // Another row, then a capture that keeps none.
+        document.selectQuery(99);
+        QTRY_COMPARE(list->topLevelItemCount(), 64);
+        document.openCapture(session, session->captureInfo(plain));
+        document.selectHead(1, 2);
+        document.selectQuery(50);
+        QTRY_COMPARE(origin->text(), QStringLiteral("computed"));
+        const auto layer = session->layer(plain, 1);
+        const TopKeys own =
+            rowTopKeys(headProblem(*layer, 2), headQ(*layer, 2), headK(*layer, 2), 50, kTopKeys);
+        QCOMPARE(list->topLevelItemCount(), 51);
+        QCOMPARE(list->topLevelItem(0)->text(1), QString::number(own.key[0]));
+        QCOMPARE(list->topLevelItem(50)->text(4), QStringLiteral("1.0000"));
+        document.close();
+        QCOMPARE(list->topLevelItemCount(), 0);
+        QTRY_VERIFY(engine.idle());
+    }
+
+    void theOverlapWithTheTopKeysIsShownWhereItIsKnown() {
+        Document document;
+        Engine engine;
+        MaskPanel panel(&document, &engine);
+        const auto* label = panel.findChild<QLabel*>(QStringLiteral("topOverlap"));
+        document.openCapture(nullptr, capture());
+        document.setMasks({maskLayer("a-shape:sink=4,window=32")});
+        MaskMetrics metrics;
+        document.setMetrics(0, std::make_shared<const MaskMetrics>(metrics));
+        QVERIFY(label->isHidden());
+        metrics.topOverlap = {{0.5, 0.25, 0.125}};
+        document.setMetrics(0, std::make_shared<const MaskMetrics>(metrics));
+        QVERIFY(!label->isHidden());
+        QCOMPARE(label->text(),
+                 QStringLiteral("top keys kept: 50.0 % of 1 · 25.0 % of 16 · 12.5 % of 64"));
     }
 };
 

@@ -1,4 +1,5 @@
 #include <QAction>
+#include <QCheckBox>
 #include <QFile>
 #include <QJsonObject>
 #include <QLabel>
@@ -79,6 +80,24 @@ private slots:
             QVERIFY2(facts->text().contains(QLatin1String(part)), qPrintable(facts->text()));
         dialog.setModel(QStringLiteral("/nonexistent"));
         QTRY_VERIFY(facts->text().isEmpty());
+    }
+
+    void theCaptureDialogAsksForTopKeysAndSaysWhatTheyCost() {
+        const QTemporaryDir sessions;
+        Engine engine;
+        CaptureDialog dialog(&engine, sessions.path(), 1);
+        auto* box = dialog.findChild<QCheckBox*>(QStringLiteral("captureTopKeys"));
+        const auto* estimate = dialog.findChild<QLabel*>(QStringLiteral("captureEstimate"));
+        QVERIFY(box && !box->isChecked());
+        QVERIFY(!dialog.order().topKeys);
+        QTRY_VERIFY_WITH_TIMEOUT(estimate->text().contains(QLatin1String("on disk")), 20000);
+        QVERIFY(!estimate->text().contains(QLatin1String("top keys")));
+        box->click();
+        QVERIFY(dialog.order().topKeys);
+        QVERIFY(makeRequest(dialog.order()).options.topKeys);
+        QTRY_VERIFY_WITH_TIMEOUT(estimate->text().contains(QLatin1String("The top keys are")),
+                                 20000);
+        QTRY_VERIFY(engine.idle());
     }
 
     void theNewestRequestOfATagWins() {

@@ -135,6 +135,15 @@ MaskPanel::MaskPanel(Document* document, Engine*, QWidget* parent)
         cards, tr("tiles run"), QStringLiteral("cardDensity"),
         tr("Density: executed tile area / tile area of dense attention (lower is cheaper)"));
     column->addLayout(cards);
+    m_overlap = mutedLabel({}, this);
+    m_overlap->setObjectName(QStringLiteral("topOverlap"));
+    m_overlap->setAccessibleName(tr("Top keys kept"));
+    m_overlap->setToolTip(
+        tr("Of the 1, 16 and 64 largest probabilities of a row, the share whose "
+           "keys the mask keeps, mean over all rows. For captures that store "
+           "the top keys"));
+    m_overlap->hide();
+    column->addWidget(m_overlap);
 
     auto* head = new QHBoxLayout;
     m_methodTitle = new QLabel(this);
@@ -345,6 +354,14 @@ void MaskPanel::refreshNumbers() {
         show(m_tiles, percent(estimate->density), false);
     else
         card(m_tiles, metrics ? Value(metrics->density) : Value(), true, false);
+    const bool overlap = metrics && metrics->topOverlap;
+    if (overlap)
+        show(m_overlap,
+             tr("top keys kept: %1 of 1 · %2 of 16 · %3 of 64")
+                 .arg(percent((*metrics->topOverlap)[0]), percent((*metrics->topOverlap)[1]),
+                      percent((*metrics->topOverlap)[2])),
+             stale);
+    m_overlap->setVisible(overlap);
     m_note->setText(note());
     m_note->setVisible(!m_note->text().isEmpty());
     setLook(m_note, "warn", !m_document->maskFailure(active).isEmpty());

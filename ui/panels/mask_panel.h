@@ -48,7 +48,7 @@ private:
     QToolButton *m_add, *m_remove;
     ParamEditor* m_params;
     QSlider* m_opacity;
-    QLabel *m_recall, *m_worst, *m_tiles, *m_needle;
+    QLabel *m_recall, *m_worst, *m_tiles, *m_needle, *m_overlap;
 };
 
 }  // namespace sparsight::ui

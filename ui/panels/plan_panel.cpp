@@ -267,11 +267,12 @@ void PlanPanel::judge() {
     const sessions::CaptureInfo& capture = m_document->capture();
     auto work = [plan = *m_plan, hint = capture.modelHint, name = capture.modelName,
                  ids = capture.tokenIds, truth = capture.truth,
-                 backend = m_engine->backend(Engine::Long)](const Job& job) {
+                 backend = m_engine->backend(Engine::Long),
+                 device = m_engine->device().toStdString()](const Job& job) {
         std::error_code ec;
         const auto directory = std::filesystem::is_directory(hint, ec) ? std::filesystem::path(hint)
                                                                        : resolveModel(name);
-        const auto model = loadModel(directory, 0, job.part(0, 0.1));
+        const auto model = loadModel(directory, 0, job.part(0, 0.1), device);
         checkFits(plan, model->config());
         return evaluatePlan(*model, *backend, ids, truth, plan, job.part(0.1, 1));
     };

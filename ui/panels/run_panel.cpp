@@ -182,14 +182,15 @@ void RunPanel::draw() {
     m_axis->applyNiceNumbers();
     m_detail->setText(
         tr("%1 on %2 · dense %3 ms · masked %4 + selection %5 ms · output error %6 · %7, "
-           "%8 threads, median of %9")
+           "%8, median of %9")
             .arg(QString::fromStdString(spec.id), where)
             .arg(r.denseMs, 0, 'f', 1)
             .arg(r.sparseMs, 0, 'f', 2)
             .arg(r.selectMs, 0, 'f', 2)
             .arg(r.outputError, 0, 'f', 3)
             .arg(QString::fromStdString(r.kernel))
-            .arg(r.threads)
+            .arg(m_engine->device() == QLatin1String("cpu") ? tr("%1 threads").arg(r.threads)
+                                                            : QString::fromStdString(r.device))
             .arg(r.repeats));
 }
 

@@ -6,9 +6,11 @@ target_sources(sparsight_ui PRIVATE
     panels/head_panel.cpp
     panels/mask_panel.cpp
     panels/metrics_table.cpp
+    panels/next_tokens.cpp
     panels/param_editor.cpp
     panels/panel_parts.cpp
     panels/plan_panel.cpp
     panels/row_recall_chart.cpp
     panels/run_panel.cpp
+    panels/top_keys_list.cpp
 )

@@ -111,6 +111,12 @@ CaptureDialog::CaptureDialog(Engine* engine, const QString& folder, quint64 seed
     keep->addWidget(m_layers, 1);
     keep->addWidget(m_store);
     form->addRow(rowLabel(tr("Layers"), m_form), keep);
+    m_topKeys = named(new QCheckBox(tr("Exact top 64 keys per query"), m_form), "captureTopKeys",
+                      tr("Exact top 64 keys per query"),
+                      tr("Also stores the 64 largest probabilities of every row with their keys: "
+                         "512 bytes a row and head. The overlap of masks with them is then "
+                         "measured"));
+    form->addRow(QString(), m_topKeys);
     m_decode = named(new QSpinBox(m_form), "captureDecode", tr("Generated tokens"),
                      tr("So many tokens are generated after the prompt (greedy, until an "
                         "end-of-text token); each has its row in the map"));
@@ -179,6 +185,7 @@ CaptureDialog::CaptureDialog(Engine* engine, const QString& folder, quint64 seed
     connect(m_model, &QComboBox::currentTextChanged, this, &CaptureDialog::changed);
     connect(m_layers, &QLineEdit::textChanged, this, &CaptureDialog::changed);
     connect(m_store, &QComboBox::currentIndexChanged, this, &CaptureDialog::changed);
+    connect(m_topKeys, &QCheckBox::toggled, this, &CaptureDialog::changed);
     connect(m_decode, &QSpinBox::valueChanged, this, [this](int tokens) {
         m_steps->setEnabled(tokens > 0);
         changed();
@@ -196,6 +203,7 @@ CaptureDialog::CaptureDialog(Engine* engine, const QString& folder, quint64 seed
     m_soon.setSingleShot(true);
     m_soon.setInterval(150);
     connect(&m_soon, &QTimer::timeout, this, &CaptureDialog::estimate);
+    connect(m_engine, &Engine::deviceChanged, this, &CaptureDialog::changed);
     setRunning(false);
     changed();
 }
@@ -380,8 +388,10 @@ CaptureOrder CaptureDialog::order() const {
     }
     o.layers = m_layers->text().trimmed();
     o.store = kernels::DType(m_store->currentData().toInt());
+    o.topKeys = m_topKeys->isChecked();
     o.decode = m_decode->value();
     if (o.decode > 0) o.decodeSteps = m_steps->text().trimmed();
+    o.device = m_engine->device();
     o.out = m_out->text();
     return o;
 }
@@ -453,10 +463,15 @@ void CaptureDialog::showFacts(const PromptFacts& facts) {
     QString text = tr("About %1, %2 of memory, %3 on disk.")
                        .arg(durationText(e.seconds), bytesText(e.memoryBytes + e.modelBytes),
                             bytesText(e.diskBytes));
+    if (e.topKeyBytes > 0) text += tr(" The top keys are %1 of it.").arg(bytesText(e.topKeyBytes));
     if (facts.limit > 0 && facts.tokens > facts.limit)
         text += tr(" The prompt is longer than the %1 tokens that the model was made for: its "
                    "attention beyond is untrained.")
                     .arg(thousands(facts.limit));
+    if (e.gpuBytes > 0)
+        text += tr(" On %1: %2 of its memory, of which %3 are free.")
+                    .arg(m_engine->device(), bytesText(e.gpuBytes), bytesText(e.gpuFree));
+    if (!e.note.empty()) text += QLatin1Char(' ') + QString::fromStdString(e.note);
     m_estimate->setText(text);
     m_cheaper->setVisible(e.seconds > 2 || e.memoryBytes + e.modelBytes > (Index(1) << 30));
     m_start->setEnabled(true);
@@ -488,7 +503,7 @@ void CaptureDialog::start() {
     if (m_running) return;
     setRunning(true);
     m_bar->setValue(0);
-    m_stage->setText(tr("Loading the model …"));
+    m_stage->setText(tr("Loading the model on %1 …").arg(m_engine->device()));
     m_clock.start();
     auto work = [order = order(), backend = m_engine->backend(Engine::Long)](const Job& job) {
         return runCapture(order, *backend, job);

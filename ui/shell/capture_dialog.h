@@ -58,7 +58,7 @@ private:
     QComboBox *m_model, *m_store;
     QTabWidget* m_tabs;
     QPlainTextEdit* m_text;
-    QCheckBox* m_chat;
+    QCheckBox *m_chat, *m_topKeys;
     QSpinBox *m_tokens, *m_seed, *m_decode;
     QDoubleSpinBox* m_depth;
     QLineEdit *m_haystack, *m_layers, *m_steps, *m_out, *m_decoder, *m_image, *m_imageSize, *m_ids;

@@ -47,6 +47,12 @@ sessions::CaptureInput inputOf(const CaptureOrder& order) {
     return input;
 }
 
+QString notesOf(const ModelRunner& model) {
+    QStringList notes;
+    for (const std::string& note : model.notes()) notes << QString::fromStdString(note);
+    return notes.join(QLatin1Char(' '));
+}
+
 /// A conversation as JSON, or one message, written by the model's chat template.
 std::string chatText(const std::filesystem::path& directory, const std::string& text) {
     const std::size_t first = text.find_first_not_of(" \t\r\n");
@@ -84,13 +90,14 @@ sessions::CaptureRequest makeRequest(const CaptureOrder& order) {
         request = sessions::makeRequest(directory, config, tokenizer.get(), input);
         if (request.promptName.empty()) request.promptName = "text";
     }
-    request.device = "cpu";
     if (order.decode > 0) {
         requireDecoderOnly(config, "A capture of generated tokens");
         if (!order.decodeSteps.isEmpty())
             request.decodeSteps = parseSteps(order.decodeSteps.toStdString());
     }
     request.options.store = order.store;
+    request.options.device = order.device.toStdString();
+    request.options.topKeys = order.topKeys;
     if (!order.layers.isEmpty() && order.layers != QLatin1String("all"))
         request.options.layers = parseLayers(order.layers.toStdString(), config);
     return request;
@@ -116,7 +123,9 @@ PromptFacts promptFacts(const CaptureOrder& order, kernels::Backend& backend) {
 CaptureResult runCapture(const CaptureOrder& order, kernels::Backend& backend, const Job& job) {
     const auto start = std::chrono::steady_clock::now();
     auto request = makeRequest(order);
-    const auto model = loadModel(request.modelDirectory, 0, job.part(0, 0.05));
+    const auto model = loadModel(request.modelDirectory, 0, job.part(0, 0.05),
+                                 order.device.toStdString());
+    request.device = model->device() == "CPU" ? "cpu" : order.device.toStdString();
     const sessions::CaptureInput input = inputOf(order);
     if (sessions::wantsDecoderText(request, input))
         sessions::generateDecoder(request, *model, backend,
@@ -141,12 +150,13 @@ CaptureResult runCapture(const CaptureOrder& order, kernels::Backend& backend, c
                                    : sessions::captureToSession(*result.session, *model, backend,
                                                                 request, {}, job.part(0.05, 1));
     result.seconds = secondsSince(start);
+    result.notes = notesOf(*model);
     return result;
 }
 
 CaptureResult resumeCapture(std::shared_ptr<sessions::Session> session,
                             const sessions::CaptureInfo& partial, kernels::Backend& backend,
-                            const Job& job) {
+                            const QString& device, const Job& job) {
     const auto start = std::chrono::steady_clock::now();
     sessions::CaptureRequest request;
     request.modelDirectory = modelDirectoryOf(partial);
@@ -160,12 +170,15 @@ CaptureResult resumeCapture(std::shared_ptr<sessions::Session> session,
     request.decoderIds = partial.decoderIds;
     request.options.layers = partial.layersAsked;
     request.options.store = partial.store;
-    const auto model = loadModel(request.modelDirectory, 0, job.part(0, 0.05));
+    request.options.topKeys = partial.topKeys;
+    const auto model = loadModel(request.modelDirectory, 0, job.part(0, 0.05),
+                                 device.toStdString());
     CaptureResult result;
     result.uuid = sessions::captureToSession(*session, *model, backend, request, partial.uuid,
                                              job.part(0.05, 1));
     result.session = std::move(session);
     result.seconds = secondsSince(start);
+    result.notes = notesOf(*model);
     return result;
 }
 

@@ -26,7 +26,9 @@ struct CaptureOrder {
     QString decodeSteps;               ///< steps of interest, "0,3,5-9"; "" = all
     QString layers;                    ///< "0,2-5", "enc,cross.0"; "" = all
     kernels::DType store = kernels::DType::F32;
-    QString out;  ///< session folder, made or added to
+    bool topKeys = false;  ///< as CaptureOptions::topKeys
+    QString device = QStringLiteral("cpu");  ///< the engine's
+    QString out;                             ///< session folder, made or added to
 };
 
 /// The prompt as tokens and what its capture would take.
@@ -45,6 +47,7 @@ struct CaptureResult {
     std::shared_ptr<sessions::Session> session;
     std::string uuid;
     double seconds = 0;
+    QString notes;  ///< what became of the choice of device, sentences; "" = nothing
 };
 /// Runs it into a session. After Cancelled or an error the finished layers stay in the folder.
 CaptureResult runCapture(const CaptureOrder& order, kernels::Backend& backend, const Job& job);
@@ -52,7 +55,7 @@ CaptureResult runCapture(const CaptureOrder& order, kernels::Backend& backend, c
 /// another
 CaptureResult resumeCapture(std::shared_ptr<sessions::Session> session,
                             const sessions::CaptureInfo& partial, kernels::Backend& backend,
-                            const Job& job);
+                            const QString& device, const Job& job);
 
 /// The model's directory of a capture: where it was, else the bundled model of that name.
 /// @throws Error(NotFound)

@@ -355,7 +355,7 @@ sessions::ImportRequest ImportDialog::request() const {
     if (!layers.empty() && layers != "all") r.options.layers = parseLayers(layers, 4096);
     r.modelName = m_name->text().trimmed().toStdString();
     r.tokenizer = m_tokenizer->text().trimmed().toStdString();
-    r.device = "cpu";
+    r.device = m_engine->device().toStdString();
     return r;
 }
 

@@ -19,6 +19,7 @@ QString jobTitle(const QString& tag) {
         {QStringLiteral("run"), QObject::tr("Kernel run")},
         {QStringLiteral("plan"), QObject::tr("Plan search")},
         {QStringLiteral("judge"), QObject::tr("Plan against dense")},
+        {QStringLiteral("nextTokens"), QObject::tr("Next tokens")},
         {QStringLiteral("curve"), QObject::tr("Recall curves")},
         {QStringLiteral("tour"), QObject::tr("Tour step")},
         {QStringLiteral("check"), QObject::tr("Session check")},

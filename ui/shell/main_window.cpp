@@ -61,6 +61,7 @@ MainWindow::MainWindow(const GuiOptions& options)
     addHelpCommands();
     addTestCommands();
     makePanels();
+    addDeviceCommand();
     makeToolBar();
     makeStatusBar();
     makeMenus();
@@ -204,12 +205,14 @@ void MainWindow::refreshChips() {
     if (m_deviceAction) m_deviceAction->setVisible(roomy);
     chip(m_tokensChip, tr("tokens"), thousands(m_document.tokens()));
     const auto backend = m_engine.backend(Engine::Long);
+    const QString device =
+        QString::fromStdString(backend->device()).section(QLatin1Char(','), 0, 0);
+    const bool onCpu = m_engine.device() == QLatin1String("cpu");
     chip(m_deviceChip, tr("device"),
-         tr("%1 · %2 threads")
-             .arg(QString::fromStdString(backend->device()).section(QLatin1Char(','), 0, 0))
-             .arg(backend->threads()));
+         onCpu ? tr("%1 · %2 threads").arg(device).arg(backend->threads())
+               : tr("%1 · %2").arg(m_engine.device(), device));
     m_deviceChip->setToolTip(
-        tr("%1, kernel path %2")
+        tr("%1, kernel path %2. Click to choose another device.")
             .arg(QString::fromStdString(backend->device()),
                  QString::fromUtf8(backend->id().data(), qsizetype(backend->id().size()))));
     for (QLabel* label : {m_sessionChip, m_modelChip, m_tokensChip}) label->setEnabled(open);
@@ -333,6 +336,8 @@ void MainWindow::resizeEvent(QResizeEvent* event) {
 bool MainWindow::eventFilter(QObject* watched, QEvent* event) {
     const bool placed = event->type() == QEvent::Resize || event->type() == QEvent::Show;
     if (placed && (watched == m_centre || watched == m_tour)) placeTour();
+    if (watched == m_deviceChip && event->type() == QEvent::MouseButtonRelease)
+        m_commands.run(QStringLiteral("device.choose"));
     return QMainWindow::eventFilter(watched, event);
 }
 

@@ -19,6 +19,10 @@ class QPushButton;
 class QStackedWidget;
 class QToolBar;
 
+namespace sparsight {
+struct DeviceList;
+}
+
 namespace sparsight::ui {
 
 class Banner;
@@ -30,6 +34,7 @@ class JobsPanel;
 class MapView;
 class MaskHistory;
 class MetricsTable;
+class NextTokens;
 class PlanPanel;
 class RunPanel;
 class StartPage;
@@ -107,6 +112,10 @@ private:
     void addHelpCommands();
     void addTestCommands();
     void makeMenus();
+    // main_window_device.cpp
+    void addDeviceCommand();
+    void chooseDevice();  ///< asks which devices there are, then shows the menu
+    void showDeviceMenu(const DeviceList& list);
     std::function<QString()> needsSession() const;
     std::function<QString()> needsMask() const;
     // main_window.cpp
@@ -152,6 +161,7 @@ private:
     JobsPanel* m_jobs = nullptr;
     PlanPanel* m_plan = nullptr;
     RunPanel* m_run = nullptr;
+    NextTokens* m_next = nullptr;
     MetricsTable* m_table = nullptr;
     TourPanel* m_tour = nullptr;
     MaskHistory* m_history = nullptr;

@@ -13,6 +13,7 @@
 #include "core/export/plan_export.h"
 #include "ui/panels/figure_dialog.h"
 #include "ui/panels/metrics_table.h"
+#include "ui/panels/next_tokens.h"
 #include "ui/panels/plan_panel.h"
 #include "ui/panels/run_panel.h"
 #include "ui/shell/banner.h"
@@ -175,6 +176,7 @@ void MainWindow::addCaptureCommands() {
              requireArgument(args, "model");
              requireArgument(args, "out");
              CaptureOrder order;
+             order.device = m_engine.device();
              order.model = argument(args, "model");
              order.out = argument(args, "out");
              order.layers = argument(args, "layers");
@@ -183,6 +185,7 @@ void MainWindow::addCaptureCommands() {
              order.decodeSteps = argument(args, "steps");
              if (args.contains(QLatin1String("probe")))
                  order.needle = parseProbe(argument(args, "probe").toStdString());
+             order.topKeys = args.value(QLatin1String("topKeys")).toBool();
              const QString store = argument(args, "store");
              if (store == QLatin1String("bf16")) order.store = kernels::DType::BF16;
              if (store == QLatin1String("f16")) order.store = kernels::DType::F16;
@@ -196,7 +199,7 @@ void MainWindow::addCaptureCommands() {
          },
          {},
          {},
-         tr("For scripts (model, text or probe, layers, store, out)"),
+         tr("For scripts (model, text or probe, layers, store, topKeys, out)"),
          false});
     m_commands.add({"capture.resume",
                     tr("Resume this capture"),
@@ -258,6 +261,20 @@ void MainWindow::addPlanCommands() {
                     {},
                     tr("Runs the captured prompt dense and under the plan, and compares what the "
                        "model says")});
+    m_commands.add({"capture.nextTokens",
+                    tr("Ask the model for the next token"),
+                    {},
+                    [this](const QJsonObject&) {
+                        for (QWidget* w = m_next; w; w = w->parentWidget())
+                            if (auto* dock = qobject_cast<QDockWidget*>(w)) {
+                                dock->show();
+                                dock->raise();
+                            }
+                        m_next->ask();
+                    },
+                    [this] { return m_next ? m_next->obstacle() : QString(); },
+                    {},
+                    tr("The ten likeliest tokens after the selected one")});
     m_commands.add({"plan.export",
                     tr("Export plan…"),
                     QKeySequence("Ctrl+Shift+E"),
@@ -383,7 +400,7 @@ void MainWindow::makeMenus() {
                                      "view.theme.high-contrast",
                                      "view.theme.system"});
     view->addSeparator();
-    menu(tr("&Capture"), {"capture.new", "capture.resume", "capture.cancel"});
+    menu(tr("&Capture"), {"capture.new", "capture.resume", "capture.cancel", "capture.nextTokens", "", "device.choose"});
     QStringList masks;
     for (const Method& m : methods())
         masks << QStringLiteral("mask.add.") +

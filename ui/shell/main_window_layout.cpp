@@ -18,9 +18,11 @@
 #include "ui/panels/head_panel.h"
 #include "ui/panels/mask_panel.h"
 #include "ui/panels/metrics_table.h"
+#include "ui/panels/next_tokens.h"
 #include "ui/panels/plan_panel.h"
 #include "ui/panels/row_recall_chart.h"
 #include "ui/panels/run_panel.h"
+#include "ui/panels/top_keys_list.h"
 #include "ui/shell/banner.h"
 #include "ui/shell/command_palette.h"
 #include "ui/shell/dock.h"
@@ -33,12 +35,12 @@
 namespace sparsight::ui {
 namespace {
 
-constexpr int kLayoutVersion = 2;  ///< raised when docks are added: older saved states are dropped
+constexpr int kLayoutVersion = 3;  ///< raised when docks are added: older saved states are dropped
 
 constexpr int kRoomy = 900;  ///< window height from which three panels fit above each other
 
 /// Docks by number; the order of makePanels().
-enum Dock { Heads, Facts, RowRecall, Masks, Curve, Run, Text, Table, Plan, Jobs };
+enum Dock { Heads, Facts, RowRecall, Masks, Curve, Run, Text, Table, Plan, Jobs, Next, Top };
 
 }  // namespace
 
@@ -72,6 +74,7 @@ void MainWindow::makePanels() {
     m_run = new RunPanel(&m_document, &m_engine);
     m_plan = new PlanPanel(&m_document, &m_engine);
     m_jobs = new JobsPanel(&m_engine);
+    m_next = new NextTokens(&m_document, &m_engine);
     auto* facts = new HeadPanel(&m_document, &m_engine);
     auto* masks = new MaskPanel(&m_document, &m_engine);
     m_text = new TokenView(&m_document, &m_engine, nullptr);
@@ -89,6 +92,9 @@ void MainWindow::makePanels() {
         makeDock(QStringLiteral("dockTable"), tr("Heads table"), m_table, m_table->tools()),
         makeDock(QStringLiteral("dockPlan"), tr("Plan"), m_plan),
         makeDock(QStringLiteral("dockJobs"), tr("Jobs"), scrolled(m_jobs)),
+        makeDock(QStringLiteral("dockNext"), tr("Next token"), m_next),
+        makeDock(QStringLiteral("dockTopKeys"), tr("Top keys"),
+                 new TopKeysList(&m_document, &m_engine)),
     };
     for (QDockWidget* dock : m_docks) addDockWidget(Qt::BottomDockWidgetArea, dock);
 
@@ -116,6 +122,7 @@ void MainWindow::makePanels() {
     connect(m_run, &RunPanel::finished, this,
             [this](const QString& summary) { m_statusRight->setText(summary); });
     connect(m_plan, &PlanPanel::planChanged, &m_commands, &Commands::refresh);
+    connect(m_next, &NextTokens::changed, &m_commands, &Commands::refresh);
     connect(m_jobs, &JobsPanel::changed, this, [this] {
         const QString text = m_jobs->summary();
         m_jobsButton->setText(text.isEmpty() ? tr("no jobs") : text);
@@ -159,6 +166,8 @@ void MainWindow::makeToolBar() {
         m_toolBar->addWidget(button);
     }
     std::tie(m_deviceChip, m_deviceAction) = chip("chipDevice", {});
+    m_deviceChip->setCursor(Qt::PointingHandCursor);
+    m_deviceChip->installEventFilter(this);
     auto* run = new QPushButton(tr("Run kernel"), m_toolBar);
     run->setObjectName(QStringLiteral("toolRun"));
     run->setProperty("role", "primary");
@@ -215,6 +224,11 @@ void MainWindow::defaultLayout(Layout layout) {
             m_docks[std::size_t(d)]->show();
         }
     };
+    const auto behind = [this](int front, int dock) {  // a tab of its own
+        m_docks[std::size_t(dock)]->show();
+        tabifyDockWidget(m_docks[std::size_t(front)], m_docks[std::size_t(dock)]);
+        m_docks[std::size_t(front)]->raise();
+    };
     const auto sizes = [this](std::initializer_list<int> docks, std::initializer_list<int> pixels,
                               Qt::Orientation along) {
         QList<QDockWidget*> list;
@@ -228,6 +242,8 @@ void MainWindow::defaultLayout(Layout layout) {
     switch (layout) {
         case Layout::Overview:
             put(Qt::LeftDockWidgetArea, {Heads, Facts});
+            behind(Facts, Top);
+            behind(Facts, Next);
             bottom({Text, Table});
             sizes({Heads, Table}, {left + width() / 10, width() / 2}, Qt::Horizontal);
             sizes({Text, Table}, {height() * 26 / 100, height() * 26 / 100}, Qt::Vertical);
@@ -243,6 +259,8 @@ void MainWindow::defaultLayout(Layout layout) {
                 m_docks[Facts]->raise();
                 m_docks[Curve]->raise();
             }
+            behind(Facts, Top);
+            behind(Facts, Next);
             sizes({Heads, Masks}, {left, right}, Qt::Horizontal);
             sizes({Text, Table}, {53, 47}, Qt::Horizontal);
             sizes({Text}, {bottomHeight}, Qt::Vertical);

@@ -169,6 +169,7 @@ void MainWindow::openSample(bool startTour) {
         session->removeCapture(info.uuid);  // a sample that was interrupted is simply made again
     }
     CaptureOrder order;
+    order.device = m_engine.device();
     order.model = QStringLiteral("bookworm");
     order.needle = parseProbe(demoProbe());
     order.out = folder;
@@ -186,6 +187,7 @@ void MainWindow::captured(const CaptureResult& result) {
            {QStringLiteral("seconds"), result.seconds}});
     try {
         showCapture(result.session, result.uuid);
+        if (!result.notes.isEmpty()) m_banner->showMessage(result.notes);
     } catch (const std::exception& e) {
         fail(QString::fromUtf8(e.what()));
     }
@@ -219,8 +221,9 @@ void MainWindow::showImportDialog(const QStringList& files) {
 
 void MainWindow::resumeCapture() {
     auto work = [session = m_document.session(), partial = m_document.capture(),
-                 backend = m_engine.backend(Engine::Long)](const Job& job) {
-        return ui::resumeCapture(session, partial, *backend, job);
+                 backend = m_engine.backend(Engine::Long),
+                 device = m_engine.device()](const Job& job) {
+        return ui::resumeCapture(session, partial, *backend, device, job);
     };
     m_engine.run(Engine::Long, QStringLiteral("capture"), std::move(work))
         .then(this, [this](const CaptureResult& result) { captured(result); })

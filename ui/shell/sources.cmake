@@ -30,6 +30,7 @@ if(EXISTS ${CMAKE_CURRENT_LIST_DIR}/../map/map_view.h)
     target_sources(sparsight_ui PRIVATE
         shell/main_window.cpp
         shell/main_window_commands.cpp
+    shell/main_window_device.cpp
         shell/main_window_layout.cpp
         shell/main_window_map_commands.cpp
         shell/main_window_session.cpp

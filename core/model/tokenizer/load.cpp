@@ -33,8 +33,10 @@ std::string typeOf(const json& stage, const std::string& where) {
                                        supportedSentence(type, supported) + ")");
 }
 
-bool flag(const json& stage, const char* key, bool fallback) {
-    return stage.contains(key) && stage[key].is_boolean() ? stage[key].get<bool>() : fallback;
+bool flag(const json& stage, const char* key, bool fallback, const std::string& where) {
+    if (!stage.contains(key) || stage[key].is_null()) return fallback;
+    if (!stage[key].is_boolean()) formatError(where, std::string(key) + " must be true or false");
+    return stage[key].get<bool>();
 }
 
 /// Calls `one(stage)` for a stage, or for each member of a Sequence.
@@ -94,17 +96,17 @@ void addNormalizer(const json& stage, const std::string& where, std::vector<Norm
     if (const auto it = plain.find(type); it != plain.end()) {
         out.push_back(it->second);
     } else if (type == "Strip") {
-        out.push_back(
-            StripNormalizer{flag(stage, "strip_left", true), flag(stage, "strip_right", true)});
+        out.push_back(StripNormalizer{flag(stage, "strip_left", true, where),
+                                      flag(stage, "strip_right", true, where)});
     } else if (type == "Replace") {
         out.push_back(ReplaceNormalizer{pattern(stage, where), textOf(stage, "content", where)});
     } else if (type == "Prepend") {
         out.push_back(PrependNormalizer{textOf(stage, "prepend", where)});
     } else if (type == "BertNormalizer") {
-        const bool lowercase = flag(stage, "lowercase", true);
-        out.push_back(BertNormalizer{flag(stage, "clean_text", true),
-                                     flag(stage, "handle_chinese_chars", true),
-                                     flag(stage, "strip_accents", lowercase), lowercase});
+        const bool lowercase = flag(stage, "lowercase", true, where);
+        out.push_back(BertNormalizer{flag(stage, "clean_text", true, where),
+                                     flag(stage, "handle_chinese_chars", true, where),
+                                     flag(stage, "strip_accents", lowercase, where), lowercase});
     } else if (type == "Precompiled") {
         if (stage.contains("precompiled_charsmap") && stage["precompiled_charsmap"].is_null())
             return;
@@ -137,7 +139,8 @@ MetaspaceStage makeMetaspace(const json& stage, const std::string& where) {
     std::string replacement;
     appendUtf8(replacement,
                stage.contains("replacement") ? character(stage, "replacement", where) : U'\u2581');
-    Prepend prepend = flag(stage, "add_prefix_space", true) ? Prepend::Always : Prepend::Never;
+    Prepend prepend =
+        flag(stage, "add_prefix_space", true, where) ? Prepend::Always : Prepend::Never;
     if (stage.contains("prepend_scheme")) {
         const std::string scheme = textOf(stage, "prepend_scheme", where);
         if (scheme != "always" && scheme != "first" && scheme != "never")
@@ -148,7 +151,7 @@ MetaspaceStage makeMetaspace(const json& stage, const std::string& where) {
                                           : Prepend::Never;
     }
     return {prepend, replacement, Regex::literal(" ", where), Regex::literal(replacement, where),
-            flag(stage, "split", true)};
+            flag(stage, "split", true, where)};
 }
 
 void addPreTokenizer(const json& stage, const std::string& where, std::vector<PreTokenizer>& out) {
@@ -156,14 +159,14 @@ void addPreTokenizer(const json& stage, const std::string& where, std::vector<Pr
     const std::string type = typeOf(stage, where);
     if (type == "Split") {
         out.emplace_back(SplitStage{pattern(stage, where), behavior(stage, where),
-                                    flag(stage, "invert", false)});
+                                    flag(stage, "invert", false, where)});
     } else if (type == "Digits") {
-        out.emplace_back(CharSplitStage{Kind::Digits, flag(stage, "individual_digits", false)
+        out.emplace_back(CharSplitStage{Kind::Digits, flag(stage, "individual_digits", false, where)
                                                           ? Behavior::Isolated
                                                           : Behavior::Contiguous});
     } else if (type == "ByteLevel") {
-        ByteLevelStage s{flag(stage, "add_prefix_space", true), std::nullopt};
-        if (flag(stage, "use_regex", true)) s.pattern.emplace(kGpt2, where);
+        ByteLevelStage s{flag(stage, "add_prefix_space", true, where), std::nullopt};
+        if (flag(stage, "use_regex", true, where)) s.pattern.emplace(kGpt2, where);
         out.emplace_back(std::move(s));
     } else if (type == "Metaspace") {
         out.emplace_back(makeMetaspace(stage, where));
@@ -245,8 +248,8 @@ void addPostProcessor(const json& stage, const std::string& where,
                       std::vector<PostProcessor>& out) {
     const std::string type = typeOf(stage, where);
     if (type == "ByteLevel") {
-        if (flag(stage, "trim_offsets", true))
-            out.emplace_back(TrimStage{flag(stage, "add_prefix_space", true)});
+        if (flag(stage, "trim_offsets", true, where))
+            out.emplace_back(TrimStage{flag(stage, "add_prefix_space", true, where)});
     } else if (type == "TemplateProcessing") {
         const json specials = stage.value("special_tokens", json::object());
         // Without a template of its own a pair is A and B, one behind the other.
@@ -257,8 +260,8 @@ void addPostProcessor(const json& stage, const std::string& where,
                           makeTemplate(stage.value("pair", plainPair), specials, where)});
     } else if (type == "RobertaProcessing" || type == "BertProcessing") {
         ClsSepStage s{type == "RobertaProcessing",
-                      flag(stage, "trim_offsets", true),
-                      flag(stage, "add_prefix_space", true),
+                      flag(stage, "trim_offsets", true, where),
+                      flag(stage, "add_prefix_space", true, where),
                       0,
                       0,
                       {},
@@ -285,12 +288,13 @@ void addDecoder(const json& stage, const std::string& where, std::vector<Decoder
         out.push_back(MetaspaceDecoder{codePointAt(s.replacement, 0).value,
                                        s.prepend != MetaspaceStage::Prepend::Never});
     } else if (type == "WordPiece") {
-        out.push_back(WordPieceDecoder{option("prefix", "##"), flag(stage, "cleanup", true)});
+        out.push_back(
+            WordPieceDecoder{option("prefix", "##"), flag(stage, "cleanup", true, where)});
     } else if (type == "BPEDecoder") {
         out.push_back(BpeDecoder{option("suffix", "</w>")});
     } else if (type == "CTC") {
         out.push_back(CtcDecoder{option("pad_token", "<pad>"), option("word_delimiter_token", "|"),
-                                 flag(stage, "cleanup", true)});
+                                 flag(stage, "cleanup", true, where)});
     } else if (type == "ByteFallback") {
         out.push_back(ByteFallbackDecoder{});
     } else if (type == "Fuse") {
@@ -324,14 +328,15 @@ void readAddedTokens(const json& list, const std::string& where, Tokenizer::Impl
             formatError(where, "an added token needs the string \"content\"");
         AddedToken a;
         a.content = item["content"].get<std::string>();
-        a.singleWord = flag(item, "single_word", false);
-        a.lstrip = flag(item, "lstrip", false);
-        a.rstrip = flag(item, "rstrip", false);
-        a.special = flag(item, "special", false);
-        a.normalized = flag(item, "normalized", !a.special);
+        const std::string who = where + ": added token \"" + a.content + "\"";
+        a.singleWord = flag(item, "single_word", false, who);
+        a.lstrip = flag(item, "lstrip", false, who);
+        a.rstrip = flag(item, "rstrip", false, who);
+        a.special = flag(item, "special", false, who);
+        a.normalized = flag(item, "normalized", !a.special, who);
         if (!item.contains("id") || !item["id"].is_number_unsigned() ||
             item["id"].get<std::uint64_t>() > (1u << 28))
-            formatError(where, "added token \"" + a.content + "\" needs a whole number as id");
+            formatError(who, "needs a whole number as id");
         if (!a.content.empty()) read.emplace_back(item["id"].get<std::int64_t>(), std::move(a));
     }
     std::stable_sort(read.begin(), read.end(),
@@ -362,15 +367,15 @@ void readAddedTokens(const json& list, const std::string& where, Tokenizer::Impl
 }
 
 /// Old files leave the type out.
-std::string modelType(const json& model) {
-    if (model.contains("type") && model["type"].is_string()) return model["type"];
+std::string modelType(const json& model, const std::string& where) {
+    if (model.contains("type") && !model["type"].is_null()) return typeOf(model, where);
     if (model.contains("merges")) return "BPE";
     if (model.contains("vocab") && model["vocab"].is_array()) return "Unigram";
     return model.contains("continuing_subword_prefix") ? "WordPiece" : "WordLevel";
 }
 
 Model loadModel(const json& model, const std::string& where) {
-    const std::string type = modelType(model);
+    const std::string type = modelType(model, where + ": model");
     if (type == "BPE") return Bpe::load(model, where);
     if (type == "Unigram") return Unigram::load(model, where);
     if (type == "WordPiece") return WordPiece::load(model, where);
@@ -404,6 +409,10 @@ std::string kindOf(const Tokenizer::Impl& t) {
 std::shared_ptr<const Tokenizer::Impl> loadTokenizer(const json& file, const std::string& where) {
     if (!file.is_object()) formatError(where, "must be a JSON object");
     const auto part = [&](const char* key) { return file.contains(key) ? file[key] : json(); };
+    if (const json version = part("version"); !version.is_null() && version != "1.0")
+        throw Error(Errc::Unsupported, where + ": version " +
+                                           version.dump(-1, ' ', true).substr(0, 40) +
+                                           " is not supported (\"1.0\" is)");
     if (!file.contains("model"))
         formatError(where, "has no \"model\": this is not a tokenizer.json");
     const json& model = file["model"];

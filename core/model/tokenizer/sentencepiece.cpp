@@ -95,6 +95,7 @@ struct SpModel {
     std::vector<Piece> pieces;
     std::uint64_t modelType = 1;  ///< 1 Unigram, 2 BPE, 3 word, 4 char
     bool byteFallback = false;
+    bool fairseq = false;  ///< numbered as fairseq does
     std::string charsMap;
     bool dummyPrefix = true, removeSpaces = true, escapeSpaces = true, spaceAsSuffix = false;
 };
@@ -187,12 +188,54 @@ json specialToken(const std::string& name) {
     return {{"SpecialToken", {{"id", name}, {"type_id", 0u}}}};
 }
 
-/// <s> A, or A </s>, as the class of the tokenizer does when its config does not say.
+std::string classOf(const json& config, const char* standard) {
+    return config.is_object() && config.contains("tokenizer_class") &&
+                   config["tokenizer_class"].is_string()
+               ? config["tokenizer_class"].get<std::string>()
+               : standard;
+}
+
+/// Puts the pieces into the order of fairseq, in which XLM-RoBERTa and CamemBERT count: its own
+/// special tokens, the model's pieces without those that it has already, the mask.
+///
+///     SentencePiece   <unk> <s> </s> a b ..
+///     XLM-RoBERTa     <s> <pad> </s> <unk> a b .. <mask>
+///     CamemBERT       <s>NOTUSED <pad> </s>NOTUSED <unk> <unk>NOTUSED <s> </s> a b .. <mask>
+void numberAsFairseq(SpModel& m, const std::string& cls, const std::string& where) {
+    const bool camembert = cls.find("Camembert") != std::string::npos;
+    if (!camembert && cls.find("XLMRoberta") == std::string::npos &&
+        cls.find("PreTrained") == std::string::npos)
+        throw Error(Errc::Unsupported,
+                    where + ": the numbers that " + cls +
+                        " gives to its tokens are not known here (XLMRobertaTokenizer and "
+                        "CamembertTokenizer are): save the tokenizer as tokenizer.json");
+    const std::size_t skipped = camembert ? 1 : 3;
+    if (m.modelType != 1 || m.pieces.size() < 3 || m.pieces[0].type != PieceType::Unknown ||
+        m.pieces[1].text != "<s>" || m.pieces[2].text != "</s>")
+        throw Error(Errc::Format, where + ": a " + cls +
+                                      " needs a Unigram model that begins with <unk>, <s>, </s>");
+    std::vector<Piece> list;
+    if (camembert)
+        list = {{"<s>NOTUSED", 0, PieceType::Control},
+                {"<pad>", 0, PieceType::Control},
+                {"</s>NOTUSED", 0, PieceType::Control},
+                {"<unk>", 0, PieceType::Unknown},
+                {"<unk>NOTUSED", -100, PieceType::Normal}};
+    else
+        list = {{"<s>", 0, PieceType::Control},
+                {"<pad>", 0, PieceType::Control},
+                {"</s>", 0, PieceType::Control},
+                {"<unk>", 0, PieceType::Unknown}};
+    list.insert(list.end(), m.pieces.begin() + std::ptrdiff_t(skipped), m.pieces.end());
+    list.push_back({"<mask>", 0, PieceType::Control});
+    m.pieces = std::move(list);
+    m.fairseq = true;
+}
+
+/// <s> A, or A </s>, as the class of the tokenizer does when its config does not say; of fairseq's
+/// <s> A </s>, and of a pair <s> A </s> </s> B </s>.
 json postProcessor(const SpModel& m, const json& config) {
-    const std::string cls = config.is_object() && config.contains("tokenizer_class") &&
-                                    config["tokenizer_class"].is_string()
-                                ? config["tokenizer_class"].get<std::string>()
-                                : "LlamaTokenizer";
+    const std::string cls = classOf(config, "LlamaTokenizer");
     const auto named = [&](const char* name) { return cls.find(name) != std::string::npos; };
     const bool llamaLike = named("Llama") || named("Gemma");
     const auto find = [&](const char* key, const char* standard) {
@@ -212,15 +255,16 @@ json postProcessor(const SpModel& m, const json& config) {
     json specials = json::object();
     const auto one = [&](const char* sequence) {
         json list = json::array();
+        const bool second = *sequence == 'B';
         const auto add = [&](const std::pair<std::string, int>& token, bool wanted) {
             if (!wanted || token.second < 0) return;
             list.push_back(specialToken(token.first));
             specials[token.first] = {
                 {"id", token.first}, {"ids", {token.second}}, {"tokens", {token.first}}};
         };
-        add(bos, flag(config, "add_bos_token", llamaLike));
+        add(m.fairseq && second ? eos : bos, flag(config, "add_bos_token", llamaLike || m.fairseq));
         list.push_back({{"Sequence", {{"id", sequence}, {"type_id", 0u}}}});
-        add(eos, flag(config, "add_eos_token", named("T5") || named("Pegasus")));
+        add(eos, flag(config, "add_eos_token", named("T5") || named("Pegasus") || m.fairseq));
         return list;
     };
     json single = one("A"), pair = single;
@@ -234,7 +278,10 @@ json postProcessor(const SpModel& m, const json& config) {
 }  // namespace
 
 json sentencePieceAsJson(std::string_view bytes, const json& config, const std::string& where) {
-    const SpModel m = readModel(bytes, where);
+    SpModel m = readModel(bytes, where);
+    const std::string cls = classOf(config, "");
+    if (where.ends_with("sentencepiece.bpe.model"))
+        numberAsFairseq(m, cls.empty() ? "XLMRobertaTokenizer" : cls, where);
     json added = json::array(), model;
     const bool unigram = m.modelType == 1;
     json list = json::array(), table = json::object();
@@ -250,7 +297,7 @@ json sentencePieceAsJson(std::string_view bytes, const json& config, const std::
             added.push_back({{"id", i},
                              {"content", p.text},
                              {"single_word", false},
-                             {"lstrip", false},
+                             {"lstrip", m.fairseq && p.text == "<mask>"},
                              {"rstrip", false},
                              {"normalized", false},
                              {"special", special}});

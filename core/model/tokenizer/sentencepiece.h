@@ -7,7 +7,8 @@
 namespace sparsight {
 
 /// A SentencePiece `tokenizer.model` (Unigram or BPE) as the tokenizer.json that says the same.
-/// Control and unknown symbols are special added tokens, user-defined symbols ordinary ones.
+/// Control and unknown symbols are special added tokens, user-defined symbols ordinary ones. Of a
+/// file named sentencepiece.bpe.model the tokens are numbered as XLM-RoBERTa or CamemBERT does.
 /// @param config  the directory's tokenizer_config.json or null: add_bos_token, add_eos_token,
 ///                tokenizer_class say which special tokens a text gets
 /// @throws Error(Format), Error(Unsupported)

@@ -18,6 +18,7 @@ Unigram Unigram::load(const json& model, const std::string& where) {
     };
     if (!model.contains("vocab") || !model["vocab"].is_array())
         fail("Unigram has no list \"vocab\"");
+    if (model["vocab"].empty()) fail("its vocabulary is empty");
     Unigram u;
     std::vector<std::string> tokens;
     double lowest = std::numeric_limits<double>::infinity();
@@ -36,8 +37,10 @@ Unigram Unigram::load(const json& model, const std::string& where) {
             fail("unk_id is not an index into the " + std::to_string(tokens.size()) + " pieces");
         u.m_unknown = id.get<std::int32_t>();
     }
-    if (model.contains("byte_fallback") && model["byte_fallback"].is_boolean())
+    if (model.contains("byte_fallback") && !model["byte_fallback"].is_null()) {
+        if (!model["byte_fallback"].is_boolean()) fail("byte_fallback must be true or false");
         u.m_byteFallback = model["byte_fallback"].get<bool>();
+    }
     u.m_vocab = Vocab::fromList(tokens);
     u.m_byteIds = byteTokens(u.m_vocab);
     u.m_unknownScore = lowest - 10;

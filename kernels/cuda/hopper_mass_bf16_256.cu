@@ -1,0 +1,3 @@
+#include "kernels/cuda/hopper_mass.cuh"
+
+SPARSIGHT_HOPPER_MASS(__nv_bfloat16, 256)

@@ -1,0 +1,7 @@
+#include "kernels/cuda/portable_antidiagonal.cuh"
+
+namespace sparsight::kernels::cuda::portable {
+
+template void antidiagonalOf<__half>(int, const AntidiagonalArgs&, int, cudaStream_t);
+
+}  // namespace sparsight::kernels::cuda::portable

@@ -1,0 +1,7 @@
+#include "kernels/cuda/portable_render.cuh"
+
+namespace sparsight::kernels::cuda::portable {
+
+template void renderOf<float>(int, const RenderArgs&, cudaStream_t);
+
+}  // namespace sparsight::kernels::cuda::portable

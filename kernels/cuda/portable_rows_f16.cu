@@ -1,0 +1,7 @@
+#include "kernels/cuda/portable_rows.cuh"
+
+namespace sparsight::kernels::cuda::portable {
+
+template void rowsOf<__half>(int, const RowsArgs&, cudaStream_t);
+
+}  // namespace sparsight::kernels::cuda::portable

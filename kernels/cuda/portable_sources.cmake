@@ -1,0 +1,21 @@
+set(sparsight_cuda_portable
+    portable.cu
+    portable_forward_bf16.cu
+    portable_forward_f16.cu
+    portable_forward_f32.cu
+    portable_rows_bf16.cu
+    portable_rows_f16.cu
+    portable_rows_f32.cu
+    portable_mass_bf16.cu
+    portable_mass_f16.cu
+    portable_mass_f32.cu
+    portable_top_bf16.cu
+    portable_top_f16.cu
+    portable_top_f32.cu
+    portable_render_bf16.cu
+    portable_render_f16.cu
+    portable_render_f32.cu
+    portable_antidiagonal_bf16.cu
+    portable_antidiagonal_f16.cu
+    portable_antidiagonal_f32.cu
+)

@@ -1,0 +1,7 @@
+#include "kernels/cuda/portable_top.cuh"
+
+namespace sparsight::kernels::cuda::portable {
+
+template void topOf<__half>(int, const TopArgs&, int, cudaStream_t);
+
+}  // namespace sparsight::kernels::cuda::portable

@@ -1,0 +1,117 @@
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+/// The few PTX instructions that the kernels are built from, one function each.
+namespace sparsight::kernels::cuda::ptx {
+
+__device__ inline std::uint32_t shared(const void* p) {
+    return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+/// 2^x to about 2 ulp; results below 2^-126 are 0.
+__device__ inline float exp2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+__device__ inline float log2(float x) {
+    float y;
+    asm("lg2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// --- mbarriers. A phase ends when `count` arrivals and all announced bytes have come.
+__device__ inline void barrierInit(std::uint64_t* bar, int count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared(bar)), "r"(count));
+}
+/// Makes initialised barriers visible to the copy engine.
+__device__ inline void barrierInitFence() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ inline void arrive(std::uint64_t* bar) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared(bar)) : "memory");
+}
+__device__ inline void arriveExpect(std::uint64_t* bar, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared(bar)),
+                 "r"(bytes)
+                 : "memory");
+}
+/// Waits until the phase of parity `parity` has ended; parity 1 on a new barrier does not wait.
+__device__ inline void wait(std::uint64_t* bar, unsigned parity) {
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra.uni over;\n"
+        "bra.uni again;\n"
+        "over:\n"
+        "}\n" ::"r"(shared(bar)),
+        "r"(parity)
+        : "memory");
+}
+
+// --- copies
+/// A box of a tensor map to the shared address `to`; its bytes are counted on `bar`. Coordinates
+/// are (element, token, head, batch); what lies outside the tensor arrives as zeros.
+__device__ inline void loadBox(std::uint32_t to, const CUtensorMap* map, std::uint64_t* bar,
+                               int element, int token, int head, int batch) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
+        "l"(map), "r"(shared(bar)), "r"(element), "r"(token), "r"(head), "r"(batch)
+        : "memory");
+}
+/// `bytes` (a multiple of 16) from global to shared memory, counted on `bar`; both on 16 bytes.
+__device__ inline void loadBytes(void* to, const void* from, int bytes, std::uint64_t* bar) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+            "r"(shared(to)),
+        "l"(from), "r"(bytes), "r"(shared(bar))
+        : "memory");
+}
+__device__ inline void prefetchMap(const CUtensorMap* map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+/// 16 bytes to a shared address, or 16 zeros when `real` is false; finished at the next
+/// arriveCopied or copyWait.
+__device__ inline void copy16(std::uint32_t to, const void* from, bool real) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                 "r"(real ? 16 : 0)
+                 : "memory");
+}
+/// Keeps the phase of `bar` from ending before every copy16 of this thread has landed; it counts
+/// as no arrival of its own.
+__device__ inline void holdForCopies(std::uint64_t* bar) {
+    asm volatile("cp.async.mbarrier.arrive.shared::cta.b64 [%0];" ::"r"(shared(bar))
+                 : "memory");
+}
+/// Orders shared memory written by ordinary stores and copy16 before what the tensor cores and
+/// the copy engine do next.
+__device__ inline void fenceAsync() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// --- register budget of a warpgroup
+template <int N>
+__device__ inline void registersUp() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N>
+__device__ inline void registersDown() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+/// Barrier among `threads` threads; ids from 1 on.
+__device__ inline void namedBarrier(int id, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// Counts as `threads` wait at it, and goes on.
+__device__ inline void namedArrive(int id, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+}  // namespace sparsight::kernels::cuda::ptx
