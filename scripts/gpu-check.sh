@@ -96,11 +96,11 @@ build() {
     cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DSPARSIGHT_WITH_CUDA=ON \
         -DSPARSIGHT_WITH_GUI=OFF -DSPARSIGHT_SANITIZER_TESTS=OFF "${flags[@]}" &&
         cmake --build "$build" --target sparsight sparsight-bench kernel_digest test_plan \
-            test_backends test_properties
+            test_backends test_properties test_cuda_planner
 }
 tests() {
     local name status=0
-    for name in test_plan test_backends test_properties; do
+    for name in test_plan test_backends test_properties test_cuda_planner; do
         echo "-- $name"
         ours "$build/tests/bin/$name" || status=1
     done
