@@ -56,7 +56,7 @@ if(NOT SPARSIGHT_WITH_CUDA STREQUAL "OFF")
     if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
         find_program(SPARSIGHT_NVCC nvcc HINTS /usr/local/cuda/bin)
         if(SPARSIGHT_NVCC)
-            set(CMAKE_CUDA_COMPILER ${SPARSIGHT_NVCC})
+            set(ENV{CUDACXX} ${SPARSIGHT_NVCC})  # tried first: it may be there and not work
         endif()
     endif()
     set(CMAKE_CUDA_ARCHITECTURES 80-real)
