@@ -49,7 +49,8 @@ endif()
 
 # --- CUDA
 set(SPARSIGHT_CUDA_ON OFF)
-set(SPARSIGHT_CUDA_ARCHITECTURES "80-virtual;80-real;86-real;89-real;90-real" CACHE STRING
+# Machine code of 8.0 runs on all 8.x, that of 9.0 on Hopper; later GPUs compile the latter's PTX.
+set(SPARSIGHT_CUDA_ARCHITECTURES "80-real;90" CACHE STRING
     "Architectures of the portable CUDA kernels; those for Hopper are built as 90a besides")
 if(NOT SPARSIGHT_WITH_CUDA STREQUAL "OFF")
     include(CheckLanguage)

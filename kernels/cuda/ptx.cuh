@@ -17,11 +17,6 @@ __device__ inline float exp2(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-__device__ inline float log2(float x) {
-    float y;
-    asm("lg2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 
 // --- mbarriers. A phase ends when `count` arrivals and all announced bytes have come.
 __device__ inline void barrierInit(std::uint64_t* bar, int count) {
