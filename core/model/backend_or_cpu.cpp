@@ -18,6 +18,12 @@ public:
                    MutTensorView o, float* lse, const Job& job) override {
         return either([&](Backend& b) { return b.forward(p, q, k, v, plan, o, lse, job); });
     }
+    Report forwardMasks(const Problem& p, TensorView q, TensorView k, TensorView v,
+                        std::span<const Policy> perHead, PlanMode mode, MutTensorView o, float* lse,
+                        const Job& job) override {
+        return either(
+            [&](Backend& b) { return b.forwardMasks(p, q, k, v, perHead, mode, o, lse, job); });
+    }
     Report lseOnly(const Problem& p, TensorView q, TensorView k, const Plan& plan, float* lse,
                    const Job& job) override {
         return either([&](Backend& b) { return b.lseOnly(p, q, k, plan, lse, job); });

@@ -34,8 +34,7 @@ struct Work {
     const RunLayer* run;
     std::vector<Index> heads;
     bool whole;
-    kernels::Plan dense, sparse;
-    std::vector<kernels::Plan> densePerHead, sparsePerHead;
+    std::vector<kernels::Policy> policies;  ///< of the chosen heads
 };
 
 struct Buffers {
@@ -46,32 +45,37 @@ struct Buffers {
     }
 };
 
-/// @return milliseconds: of the kernels where the backend measures them, copies apart; else of all
-double forwardAll(kernels::Backend& backend, const Work& work, bool sparse, Buffers& buffers,
-                  const Job& job, std::string* kernel = nullptr) {
+struct Spent {
+    double forwardMs = 0;  ///< of the kernels where the backend measures them, copies apart
+    double planMs = 0;
+};
+
+/// One pass over the chosen heads, dense or under their masks.
+Spent forwardAll(kernels::Backend& backend, const Work& work, bool sparse, kernels::PlanMode mode,
+                 Buffers& buffers, const Job& job, std::string* kernel = nullptr) {
     const LayerCapture& layer = *work.run->layer;
-    const auto start = Clock::now();
-    double onDevice = 0;
-    bool measured = true;
-    const auto note = [&](const kernels::Report& report) {
-        onDevice += report.kernelMs;
-        measured = measured && report.kernelMs > 0;
+    const kernels::Policy dense[] = {kernels::Dense{}};
+    Spent spent;
+    const auto forward = [&](const kernels::Problem& p, kernels::TensorView q,
+                             kernels::TensorView k, kernels::TensorView v,
+                             std::span<const kernels::Policy> masks) {
+        const auto start = Clock::now();
+        const kernels::Report report = backend.forwardMasks(p, q, k, v, sparse ? masks : dense,
+                                                            mode, buffers.view(p), nullptr, job);
+        spent.planMs += report.planMs;
+        spent.forwardMs += report.kernelMs > 0 ? report.kernelMs : msSince(start) - report.planMs;
         if (kernel) *kernel = report.kernel;
     };
     if (work.whole) {
-        note(backend.forward(layer.problem, layer.q, layer.k, layer.v,
-                             sparse ? work.sparse : work.dense, buffers.view(layer.problem),
-                             nullptr, job));
-        return measured ? onDevice : msSince(start);
+        forward(layer.problem, layer.q, layer.k, layer.v, work.policies);
+        return spent;
     }
     for (std::size_t i = 0; i < work.heads.size(); ++i) {
         const Index h = work.heads[i];
-        const kernels::Problem p = headProblem(layer, h);
-        note(backend.forward(p, headQ(layer, h), headK(layer, h), headV(layer, h),
-                             sparse ? work.sparsePerHead[i] : work.densePerHead[i], buffers.view(p),
-                             nullptr, job));
+        forward(headProblem(layer, h), headQ(layer, h), headK(layer, h), headV(layer, h),
+                std::span(&work.policies[i], 1));
     }
-    return measured ? onDevice : msSince(start);
+    return spent;
 }
 
 }  // namespace
@@ -107,7 +111,8 @@ KernelRun runKernels(kernels::Backend& backend, const std::vector<RunLayer>& lay
             std::iota(work.heads.begin(), work.heads.end(), Index(0));
         }
         work.whole = Index(work.heads.size()) == headCount;
-        std::vector<kernels::Policy> policies(work.heads.size());
+        std::vector<kernels::Policy>& policies = work.policies;
+        policies.resize(work.heads.size());
         for (int r = 0; r < repeats; ++r) {
             job.step(0.3 * (double(l) * repeats + r) / double(layers.size() * std::size_t(repeats)),
                      "selecting");
@@ -119,28 +124,14 @@ KernelRun runKernels(kernels::Backend& backend, const std::vector<RunLayer>& lay
                     head.retrievalScore = layers[l].retrieval[std::size_t(h)];
                 policies[i] = policy->select(head, job);
             }
-            if (work.whole) {
-                work.sparse = kernels::buildPlan(layer.problem, policies, mode);
-            } else {
-                work.sparsePerHead.clear();
-                for (std::size_t i = 0; i < work.heads.size(); ++i)
-                    work.sparsePerHead.push_back(kernels::buildPlan(
-                        headProblem(layer, work.heads[i]), std::span(&policies[i], 1), mode));
-            }
             selectMs[std::size_t(r)] += msSince(start);
         }
         const kernels::Policy denseOnly[] = {kernels::Dense{}};
-        if (work.whole) {
-            work.dense = kernels::buildPlan(layer.problem, denseOnly, mode);
-            for (const Index q : work.sparse.stats.executedQuarters) executed += double(q);
-            valid += double(work.sparse.stats.validQuarters) * double(headCount);
-        } else {
-            for (std::size_t i = 0; i < work.heads.size(); ++i) {
-                work.densePerHead.push_back(
-                    kernels::buildPlan(headProblem(layer, work.heads[i]), denseOnly, mode));
-                executed += double(work.sparsePerHead[i].stats.executedQuarters[0]);
-                valid += double(work.sparsePerHead[i].stats.validQuarters);
-            }
+        for (std::size_t i = 0; i < work.heads.size(); ++i) {
+            const auto plan = kernels::buildPlan(headProblem(layer, work.heads[i]),
+                                                 std::span(&policies[i], 1), mode);
+            executed += double(plan.stats.executedQuarters[0]);
+            valid += double(plan.stats.validQuarters);
         }
         // Output error of the nominal set, head by head: memory of one head.
         for (std::size_t i = 0; i < work.heads.size(); ++i) {
@@ -151,10 +142,10 @@ KernelRun runKernels(kernels::Backend& backend, const std::vector<RunLayer>& lay
             const auto exactPlan =
                 kernels::buildPlan(p, std::span(&policies[i], 1), kernels::PlanMode::Exact);
             const auto densePlan = kernels::buildPlan(p, denseOnly, kernels::PlanMode::Exact);
-            backend.forward(p, headQ(layer, h), headK(layer, h), headV(layer, h), densePlan, a.view(p),
-                            nullptr, job);
-            backend.forward(p, headQ(layer, h), headK(layer, h), headV(layer, h), exactPlan, b.view(p),
-                            nullptr, job);
+            backend.forward(p, headQ(layer, h), headK(layer, h), headV(layer, h), densePlan,
+                            a.view(p), nullptr, job);
+            backend.forward(p, headQ(layer, h), headK(layer, h), headV(layer, h), exactPlan,
+                            b.view(p), nullptr, job);
             for (std::size_t e = 0; e < a.out.size(); ++e) {
                 const double d = double(b.out[e]) - double(a.out[e]);
                 errorSquares += d * d;
@@ -169,12 +160,15 @@ KernelRun runKernels(kernels::Backend& backend, const std::vector<RunLayer>& lay
     Buffers buffers;
     for (int r = -1; r < repeats; ++r) {  // round -1 warms up
         job.step(0.3 + 0.7 * double(r + 1) / double(repeats + 1), "timing dense and sparse");
-        double dense = 0, sparse = 0;
+        double dense = 0, sparse = 0, plan = 0;
         for (const Work& work : works) {
-            dense += forwardAll(backend, work, false, buffers, job);
-            sparse += forwardAll(backend, work, true, buffers, job, &result.kernel);
+            dense += forwardAll(backend, work, false, mode, buffers, job).forwardMs;
+            const Spent spent = forwardAll(backend, work, true, mode, buffers, job, &result.kernel);
+            sparse += spent.forwardMs;
+            plan += spent.planMs;
         }
         if (r < 0) continue;
+        selectMs[std::size_t(r)] += plan;
         denseMs.push_back(dense);
         sparseMs.push_back(sparse);
     }
