@@ -59,6 +59,7 @@ private slots:
         emit layers->textEdited(layers->text());
         QTRY_VERIFY(summary->text().startsWith(QStringLiteral("1 layers")));
 
+        dialog.findChild<QAbstractButton*>(QStringLiteral("importTopKeys"))->click();
         CaptureResult result;
         connect(&dialog, &ImportDialog::imported, this,
                 [&](const CaptureResult& r) { result = r; });
@@ -69,6 +70,8 @@ private slots:
         const auto info = result.session->captureInfo(result.uuid);
         QVERIFY(info.complete());
         QCOMPARE(info.layersDone, std::vector<Index>{1});
+        QVERIFY(info.topKeys);
+        QCOMPARE(result.session->topKeys(result.uuid, 1, 0, {0, 1}).key.front(), 0);
         QVERIFY(isImportedModel(info.config));
         QVERIFY(result.session->path().string().starts_with(folder.path().toStdString()));
     }

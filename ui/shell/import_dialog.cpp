@@ -249,6 +249,11 @@ void ImportDialog::makeForm(QFormLayout* form) {
     names->addWidget(m_tokenizer, 1);
     names->addWidget(browse);
     form->addRow(tr("Model"), names);
+    m_topKeys = named(new QCheckBox(tr("Exact top 64 keys per query"), m_form), "importTopKeys",
+                      tr("Exact top 64 keys per query"),
+                      tr("Also stores the 64 largest probabilities of every row with their keys: "
+                         "512 bytes a row and head"));
+    form->addRow(QString(), m_topKeys);
     auto* outRow = new QHBoxLayout;
     m_out = named(
         new QLineEdit(m_form), "importOut", tr("Session folder"),
@@ -347,6 +352,7 @@ sessions::ImportRequest ImportDialog::request() const {
     }
     r.options.axes = m_axes->currentIndex() == 1 ? AxisOrder::TokensHeads : AxisOrder::HeadsTokens;
     r.options.rawIsBf16 = m_bf16->isChecked();
+    r.topKeys = m_topKeys->isChecked();
     if (m_causal->currentIndex() > 0) r.options.causal = m_causal->currentIndex() == 1;
     r.options.scale = numberOf(m_scale);
     r.options.softcap = numberOf(m_softcap);

@@ -92,7 +92,7 @@ private:
     bool m_typed[kParts] = {};  ///< the user chose the pattern
     QComboBox *m_axes, *m_causal;
     QLineEdit *m_scale, *m_softcap, *m_window, *m_layers, *m_tokenizer, *m_name, *m_out;
-    QCheckBox* m_bf16;
+    QCheckBox *m_bf16, *m_topKeys;
     QTableView* m_table;
     QProgressBar* m_bar;
     QPushButton *m_start, *m_cancel;
