@@ -5,7 +5,7 @@
 #   - every operation twice, in two processes: the bits must be the same
 #   - compute-sanitizer's memcheck and racecheck over small layers
 #   - a model's forward pass and capture on the GPU against the CPU
-#   - sparsight-bench --device cuda
+#   - sparsight-bench --device cuda, with PyTorch as its peer where that is installed
 #
 #   scripts/gpu-check.sh [--build DIR] [--skip STEPS] [PREFIX]
 #
@@ -83,18 +83,23 @@ ours() {
         "$@"
     fi
 }
+# configure BUILD FLAGS...
+configure() {
+    # For the GPU of this machine alone: "9.0" becomes "90-real".
+    local dir=$1 capability
+    shift
+    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1)
+    [ -n "$capability" ] && flags+=("-DSPARSIGHT_CUDA_ARCHITECTURES=${capability/./}-real")
+    cmake -S . -B "$dir" -G Ninja -DCMAKE_BUILD_TYPE=Release -DSPARSIGHT_WITH_CUDA=ON \
+        -DSPARSIGHT_WITH_GUI=OFF -DSPARSIGHT_SANITIZER_TESTS=OFF "${flags[@]}" "$@"
+}
 build() {
     if [ -x "$build/bin/sparsight" ] && [ -x "$build/tests/bin/kernel_digest" ]; then
         reused=$(python3 -c 'import os, torch; print(os.path.dirname(torch.__file__) + "/lib")' || echo /)
         echo "$build is used as it is"
         return 0
     fi
-    # For the GPU of this machine alone: "9.0" becomes "90-real".
-    local capability
-    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1)
-    [ -n "$capability" ] && flags+=("-DSPARSIGHT_CUDA_ARCHITECTURES=${capability/./}-real")
-    cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DSPARSIGHT_WITH_CUDA=ON \
-        -DSPARSIGHT_WITH_GUI=OFF -DSPARSIGHT_SANITIZER_TESTS=OFF "${flags[@]}" &&
+    configure "$build" &&
         cmake --build "$build" --target sparsight sparsight-bench kernel_digest test_plan \
             test_backends test_properties test_cuda_planner
 }
@@ -112,8 +117,22 @@ bits() {
         diff "$log/bits1.txt" "$log/bits2.txt" &&
         echo "$(wc -l <"$log/bits1.txt") results, each the same twice"
 }
+# sanitizer TOOL BUILD: every kernel of the GPU
 sanitizer() {
-    ours compute-sanitizer --tool "$1" --error-exitcode 9 "$build/tests/bin/kernel_digest" cuda --small
+    local kernel status=0
+    for kernel in cuda cuda-sm80; do
+        echo "-- $kernel"
+        ours compute-sanitizer --tool "$1" --error-exitcode 9 \
+            "$2/tests/bin/kernel_digest" $kernel --small || status=1
+    done
+    return $status
+}
+# Hopper's kernels are built once more for it: see SPARSIGHT_RACECHECK.
+racecheck() {
+    [ -x "$build-race/tests/bin/kernel_digest" ] ||
+        { configure "$build-race" -DSPARSIGHT_WITH_TORCH=OFF -DSPARSIGHT_RACECHECK=ON &&
+            cmake --build "$build-race" --target kernel_digest; } || return 1
+    sanitizer racecheck "$build-race"
 }
 # Largest differences between a capture on the GPU and one on the CPU, and the same answer.
 model() {
@@ -132,13 +151,19 @@ model() {
     done
     python3 scripts/compare_devices.py "$dir"
 }
-bench() { ours "$build/bin/sparsight-bench" --device cuda --json "$log/bench.json"; }
+# Beside PyTorch's kernels where there is a PyTorch that knows the GPU.
+bench() {
+    local peer=()
+    python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null &&
+        peer=(--peer "python3 scripts/peer_gpu.py")
+    ours "$build/bin/sparsight-bench" --device cuda --json "$log/bench.json" "${peer[@]}"
+}
 
 if step build "build" build; then
     step tests "kernel tests" tests
     step bits "bits of two runs" bits
-    step memcheck "memcheck" sanitizer memcheck
-    step racecheck "racecheck" sanitizer racecheck
+    step memcheck "memcheck" sanitizer memcheck "$build"
+    step racecheck "racecheck" racecheck
     step model "model on the GPU" model
     step bench "benchmark" bench
     [ -s "$log/bench.txt" ] && cat "$log/bench.txt"

@@ -273,11 +273,11 @@ public:
         if (mass.colMass) clear(mass.colMass, heads * p.Nk);
         if (mass.diagMass) clear(mass.diagMass, heads * diagonals);
 
-        const auto compute = [&](const BadRows& bad) {
+        const auto compute = [&](const BadRows& bad, int* odd) {
             if (hopperFits(p, type)) {
                 const SentPlan& dense = densePlan(p);
                 hopper::forward(layer, type, width, sq.rows, sk.rows, {}, dense.plan, {},
-                                statistics, m_stream);
+                                statistics, odd, m_stream);
             } else {
                 portable::captureRows(layer, type, width, sq.rows, sk.rows, statistics, m_stream);
             }
@@ -302,8 +302,8 @@ public:
                 portable::topKeys(layer, type, width, sq.rows, sk.rows, norm2.as<float>(),
                                   int(spec.topK), topKey.device(), topP.device(), m_stream);
         };
-        guarded(p, type, width, sq, sk, nullptr, compute, job, report);
-        countNonFinite(layer, statistics.lse, {}, count.as<int>(), m_stream);
+        if (guarded(p, type, width, sq, sk, nullptr, compute, job, report))
+            countNonFinite(layer, statistics.lse, {}, count.as<int>(), m_stream);
         for (const auto* x : {&lse, &rowMax, &entropy, &distance, &sink, &local, &blockSum,
                               &blockMax, &columns, &diagonal, &topP})
             x->bring();
@@ -491,29 +491,40 @@ private:
         s.packed = std::move(packed);
     }
 
-    /// Runs `compute` on the inputs as they are while they are looked through for NaN and
-    /// infinity; when there are some, runs it again with those rows zero and told about them.
+    /// Marks the rows of an input that hold NaN or infinity.
+    void look(const Problem& p, DType type, int stored, Staged& s, int* any) const {
+        s.bad = Scratch(std::max<Index>(1, p.batch * s.heads * Index(s.tokens)), m_stream);
+        findBadRows(s.rows, type, stored, int(p.batch), s.heads, s.tokens, s.bad.as<std::uint8_t>(),
+                    any, m_stream);
+    }
+
+    /// Runs `compute` on the inputs as they are. NaN and infinity are looked for beside it, in K
+    /// alone where the results tell of the others (`compute` gets where to say so); when there are
+    /// some, `compute` runs again with those rows zero and told about them.
+    /// @return whether some row of the results may not be finite
     template <class Compute>
-    void guarded(const Problem& p, DType type, int stored, Staged& q, Staged& k, Staged* v,
+    bool guarded(const Problem& p, DType type, int stored, Staged& q, Staged& k, Staged* v,
                  const Compute& compute, const Job& job, Report& report) const {
-        const Scratch any = zeros(3);
-        begin();
+        const Scratch found = zeros(4);
+        int* const odd = found.as<int>() + 3;
         Staged* const all[] = {&q, &k, v};
-        for (int i = 0; i < 3; ++i) {
-            if (all[i] == nullptr) continue;
-            Staged& s = *all[i];
-            s.bad = Scratch(std::max<Index>(1, p.batch * s.heads * Index(s.tokens)), m_stream);
-            findBadRows(s.rows, type, stored, int(p.batch), s.heads, s.tokens,
-                        s.bad.as<std::uint8_t>(), any.as<int>() + i, m_stream);
-        }
-        compute(BadRows{});
+        const bool tells = hopperFits(p, type);
+        // A cap makes infinity finite.
+        const auto tellsOf = [&](int i) { return tells && i != 1 && (i == 2 || p.softcap == 0); };
+        begin();
+        for (int i = 0; i < 3; ++i)
+            if (all[i] && !tellsOf(i)) look(p, type, stored, *all[i], found.as<int>() + i);
+        compute(BadRows{}, odd);
         end();
-        check(cudaMemcpyAsync(m_flags, any.as<int>(), 3 * sizeof(int), cudaMemcpyDeviceToHost,
-                              m_stream),
-              "copying a result");
-        settle(job);
+        bringFlags(found, job);
         report.kernelMs = elapsed();
-        if (!m_flags[0] && !m_flags[1] && !m_flags[2]) return;
+        const bool seen = !tells || m_flags[3] != 0;
+        if (m_flags[3]) {
+            for (int i = 0; i < 3; ++i)
+                if (all[i] && tellsOf(i)) look(p, type, stored, *all[i], found.as<int>() + i);
+            bringFlags(found, job);
+        }
+        if (!m_flags[0] && !m_flags[1] && !m_flags[2]) return seen;
         BadRows bad;
         const std::uint8_t** const marks[] = {&bad.q, &bad.k, &bad.v};
         for (int i = 0; i < 3; ++i) {
@@ -521,8 +532,16 @@ private:
             *marks[i] = all[i]->bad.as<std::uint8_t>();
             pack(p, *all[i], type, stored, *marks[i]);
         }
-        compute(bad);
+        compute(bad, odd);
         report.notes.push_back("The inputs hold NaN or infinity; the rows that see them are NaN.");
+        return true;
+    }
+    /// The four flags to m_flags.
+    void bringFlags(const Scratch& flags, const Job& job) const {
+        check(cudaMemcpyAsync(m_flags, flags.as<int>(), 4 * sizeof(int), cudaMemcpyDeviceToHost,
+                              m_stream),
+              "copying a result");
+        settle(job);
     }
 
     static Index tilesOf(const Problem& p, const Plan& plan) {
@@ -556,11 +575,11 @@ private:
         const Scratch ownLse(lseOut.device() ? 0 : rows * 4, m_stream);
         float* const lseThere = lseOut.device() ? lseOut.device() : ownLse.as<float>();
         const Scratch count = zeros(1);
-        const auto compute = [&](const BadRows& bad) {
+        const auto compute = [&](const BadRows& bad, int* odd) {
             if (hopperFits(p, type)) {
                 RowStatistics only;
                 only.lse = lseThere;
-                hopper::forward(layer, type, width, sq.rows, sk.rows, sv.rows, plan, out, only,
+                hopper::forward(layer, type, width, sq.rows, sk.rows, sv.rows, plan, out, only, odd,
                                 m_stream);
             } else {
                 portable::forward(layer, type, width, sq.rows, sk.rows, sv.rows, plan, out,
@@ -568,8 +587,8 @@ private:
             }
             if (bad.q || bad.k || bad.v) poisonForward(layer, plan, bad, out, lseThere, m_stream);
         };
-        guarded(p, type, width, sq, sk, v ? &sv : nullptr, compute, job, report);
-        countNonFinite(layer, lseThere, out, count.as<int>(), m_stream);
+        if (guarded(p, type, width, sq, sk, v ? &sv : nullptr, compute, job, report))
+            countNonFinite(layer, lseThere, out, count.as<int>(), m_stream);
         lseOut.bring();
         if (outOnHost) bringOutput(p, out, *o);
         report.nonFiniteRows = finish(count, job);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cfloat>
+
 #include "kernels/cuda/hopper_producer.cuh"
 
 namespace sparsight::kernels::cuda::hopper {
@@ -11,6 +13,8 @@ struct RowState {
     float moment[2] = {0, 0};               ///< sum of 2^(x - max) (x - max)
     float distance[2] = {0, 0}, sink[2] = {0, 0}, local[2] = {0, 0};
 };
+
+constexpr int kStoreBarrier = 4;  ///< named barriers of the warpgroups: this and the next
 
 template <class T, int Width, Want W, bool Plain>
 struct Consumer {
@@ -150,7 +154,7 @@ struct Consumer {
             for (int i = 2 * r; i < kScores; i += 4) most = fmaxf(most, fmaxf(s[i], s[i + 1]));
             most = fmaxf(state.max[r], quadMax(most));
             const float base = most == -INFINITY ? 0 : most * factor;
-            alpha[r] = ptx::exp2(state.max[r] * factor - base);
+            alpha[r] = exp2Fast(state.max[r] * factor - base);
             float sum = 0, moment = 0;
             if constexpr (W == Want::Statistics) {
                 const float shift =
@@ -163,7 +167,7 @@ struct Consumer {
 #pragma unroll
                 for (int e = 0; e < 2; ++e) {
                     const float x = fmaf(s[i + e], factor, -base);
-                    const float p = ptx::exp2(x);
+                    const float p = exp2Fast(x);
                     s[i + e] = p;
                     sum += p;
                     if constexpr (W == Want::Statistics) {
@@ -213,14 +217,17 @@ struct Consumer {
     /// Weights to 16-bit pairs, the left operand of the product with V.
     __device__ static void pack(const float (&s)[kScores], std::uint32_t (&p)[kScores / 2]) {
 #pragma unroll
-        for (int i = 0; i < kScores / 2; ++i) {
-            if constexpr (std::is_same_v<T, __half>) {
-                const __half2 pair = __floats2half2_rn(s[2 * i], s[2 * i + 1]);
-                p[i] = reinterpret_cast<const std::uint32_t&>(pair);
-            } else {
-                const __nv_bfloat162 pair = __floats2bfloat162_rn(s[2 * i], s[2 * i + 1]);
-                p[i] = reinterpret_cast<const std::uint32_t&>(pair);
-            }
+        for (int i = 0; i < kScores / 2; ++i) p[i] = pair<T>(s[2 * i], s[2 * i + 1]);
+    }
+    /// Two numbers of 16 bits, the first in the lower half.
+    template <class To>
+    __device__ static std::uint32_t pair(float x, float y) {
+        if constexpr (std::is_same_v<To, __half>) {
+            const __half2 h = __floats2half2_rn(x, y);
+            return reinterpret_cast<const std::uint32_t&>(h);
+        } else {
+            const __nv_bfloat162 h = __floats2bfloat162_rn(x, y);
+            return reinterpret_cast<const std::uint32_t&>(h);
         }
     }
 
@@ -242,15 +249,19 @@ struct Consumer {
     }
 
     /// Writes the outputs and statistics of the two rows.
+    /// @param staged  where this warpgroup's queries were
     __device__ void finish(const float (&o)[kOutputs], RowState& state, int batch, int head,
-                           int qtile) const {
+                           int qtile, std::uint32_t staged, const CUtensorMap* map) const {
         const Layer& l = a.layer;
+        bool odd = false;  // a row is not finite, or sees nothing
+        float parts[2];
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             const int i = row(qtile, r);
             const float sum = quadSum(state.sum[r]);
+            odd = odd || (i < l.Nq && !(sum > 0));
             const float top = state.max[r] == -INFINITY ? 0 : state.max[r] * factor;
-            const float sinkWeight = l.sinks ? ptx::exp2(fmaf(l.sinks[head], kLog2e, -top)) : 0.0f;
+            const float sinkWeight = l.sinks ? exp2Fast(fmaf(l.sinks[head], kLog2e, -top)) : 0.0f;
             const float total = sum + sinkWeight;
             const Index at = (Index(batch) * l.Hq + head) * l.Nq + i;
             if constexpr (W == Want::Statistics) {
@@ -272,17 +283,17 @@ struct Consumer {
                 }
             }
             if (a.rows.lse && thread % 4 == 0 && i < l.Nq)
-                a.rows.lse[at] = sum == 0 ? -INFINITY : kLn2 * (top + log2f(sum));
+                a.rows.lse[at] = sum == 0 ? -INFINITY : kLn2 * (top + __log2f(sum));
             if constexpr (S::kValues) {
-                const float part = sum == 0 ? 0 : 1 / total;
+                const float part = parts[r] = sum == 0 ? 0 : __frcp_rn(total);
+                float most = 0;
+#pragma unroll
+                for (int n = 2 * r; n < kOutputs; n += 4)
+                    most = maxOrNaN(most, maxOrNaN(fabsf(o[n]), fabsf(o[n + 1])));
+                odd =
+                    odd || (i < l.Nq && !(most * part <= (a.o.t == DType::F16 ? 65504 : FLT_MAX)));
+                if ((S::kStaged && a.wideStores == 2) || i >= l.Nq) continue;
                 const Index from = batch * a.o.sb + head * a.o.sh + i * a.o.sn;
-                if constexpr (Width < 256) {  // wider: no registers left for it
-                    if (a.wideStores == 2) {
-                        putRow(o, r, part, i < l.Nq, from);
-                        continue;
-                    }
-                }
-                if (i >= l.Nq) continue;
 #pragma unroll
                 for (int n = 2 * r; n < kOutputs; n += 4) {
                     const int column = n / 4 * 8 + firstColumn;
@@ -291,43 +302,39 @@ struct Consumer {
                 }
             }
         }
+        if constexpr (S::kStaged)
+            if (a.wideStores == 2) store(o, parts, staged, map, batch, head, qtile);
+        if (odd) *a.odd = 1;
     }
-    /// A row of outputs of 16 bits, 16 bytes at a time: the four lanes of a row exchange pairs
-    /// until each has 8 neighbouring columns of every 32.
-    __device__ void putRow(const float (&o)[kOutputs], int r, float part, bool real,
-                           Index from) const {
-        const int t = thread % 4;
-        const auto exchange = [&](std::uint32_t& x, std::uint32_t& y, int lanes) {
-            const bool upper = t & lanes;
-            const std::uint32_t got = __shfl_xor_sync(~0u, upper ? x : y, lanes);
-            (upper ? x : y) = got;
-        };
+    /// Outputs times `part` to the tensor, by the copy engine, through the rows of Q's stage that
+    /// were this warpgroup's queries.
+    /// @param rows  the shared address of the first
+    __device__ void store(const float (&o)[kOutputs], const float (&part)[2], std::uint32_t rows,
+                          const CUtensorMap* map, int batch, int head, int qtile) const {
+        const int lane = thread % 32, first = thread / 32 * 16;
+        ptx::namedBarrier(kStoreBarrier + group, 128);  // nobody's products read the rows any more
+        const std::uint32_t mine = rows + std::uint32_t((first + lane % 16) * kRowBytes);
 #pragma unroll
-        for (int group = 0; group < kOutputs / 16; ++group) {
-            std::uint32_t p[4];
+        for (int g = 0; g < Width / 8; g += 2) {  // pairs of 8 columns
+            const int piece = g % 8 + lane / 16;
+            std::uint32_t m[4];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const int n = (4 * group + j) * 4 + 2 * r;
-                p[j] = pair(o[n] * part, o[n + 1] * part);
+            for (int i = 0; i < 4; ++i) {
+                const int n = 4 * (g + i / 2) + 2 * (i % 2);
+                m[i] = pair<T>(o[n] * part[i % 2], o[n + 1] * part[i % 2]);
             }
-            exchange(p[0], p[1], 1);
-            exchange(p[2], p[3], 1);
-            exchange(p[0], p[2], 2);
-            exchange(p[1], p[3], 2);
-            const int column = 32 * group + 8 * t;
-            if (real && column < a.layer.dv)
-                *reinterpret_cast<uint4*>(static_cast<std::uint16_t*>(a.o.p) + from + column) =
-                    make_uint4(p[0], p[1], p[2], p[3]);
+            ptx::storeMatrices(
+                mine + std::uint32_t(g / 8 * kTokens * kRowBytes + ((piece ^ lane) & 7) * 16), m);
         }
-    }
-    /// Two outputs of the 16-bit output type.
-    __device__ std::uint32_t pair(float x, float y) const {
-        if (a.o.t == DType::F16) {
-            const __half2 h = __floats2half2_rn(x, y);
-            return reinterpret_cast<const std::uint32_t&>(h);
-        }
-        const __nv_bfloat162 h = __floats2bfloat162_rn(x, y);
-        return reinterpret_cast<const std::uint32_t&>(h);
+        ptx::fenceAsync();
+        __syncwarp();
+        if (lane != 0) return;
+#pragma unroll
+        for (int chunk = 0; chunk < Width / 64; ++chunk)
+            if (chunk * 64 < a.layer.dv)
+                ptx::storeBox(map, rows + std::uint32_t((chunk * kTokens + first) * kRowBytes),
+                              chunk * 64, row(qtile, 0), head, batch);
+        ptx::storeCommit();
     }
     /// Two neighbouring outputs, the second only if `both`.
     __device__ void put(Index at, float x, float y, bool both) const {
@@ -341,7 +348,8 @@ struct Consumer {
             }
             return;
         }
-        const std::uint32_t both16 = pair(x, y);
+        const std::uint32_t both16 =
+            a.o.t == DType::F16 ? pair<__half>(x, y) : pair<__nv_bfloat16>(x, y);
         std::uint16_t* const to = static_cast<std::uint16_t*>(a.o.p) + at;
         if (a.wideStores) {
             *reinterpret_cast<std::uint32_t*>(to) = both16;
@@ -351,11 +359,8 @@ struct Consumer {
         }
     }
 
-    using Bars = Barriers<S::kStages, S::kQStages>;
+    using Bars = Barriers<S>;
 
-    __device__ void release(std::uint64_t* bar) const {  // one arrival for each warp
-        if (thread % 32 == 0) ptx::arrive(bar);
-    }
     /// The first row of this warpgroup's queries.
     __device__ std::uint32_t queries(std::uint32_t q, int stage) const {
         return q + std::uint32_t(stage * S::kQBytes + group * kHalfTokens * kRowBytes);
@@ -405,7 +410,7 @@ struct Consumer {
             if (flags & FirstStep) state = {};
             const Place at = placeOf(stage);
             weigh(s, state, alpha, at.qtile, stage, bars);
-            if (flags & LastStep) finish(none, state, at.batch, at.head, at.qtile);
+            if (flags & LastStep) finish(none, state, at.batch, at.head, at.qtile, 0, nullptr);
         };
         std::uint32_t flags = 0;
         // Steps that do not concern this warpgroup; ends at one that does, or at the end.
@@ -416,7 +421,7 @@ struct Consumer {
                 __syncwarp();
                 release(&bars.kEmpty[ring.stage]);
                 if (flags & LastStep) {
-                    finish(none, state, at.batch, at.head, at.qtile);
+                    finish(none, state, at.batch, at.head, at.qtile, 0, nullptr);
                     release(&bars.qEmpty[qRing.stage]);
                     qRing.next();
                 }
@@ -459,7 +464,8 @@ struct Consumer {
     }
 
     /// With V: while the scores of a step are computed, the weights of the one before meet V.
-    __device__ void runValues(std::uint32_t q, std::uint32_t k, std::uint32_t v, Bars& bars) const {
+    __device__ void runValues(std::uint32_t q, std::uint32_t k, std::uint32_t v, Bars& bars,
+                              const CUtensorMap* map) const {
         Ring<S::kStages> ring;
         Ring<S::kQStages> qRing;
         float s[kScores], o[kOutputs];
@@ -474,10 +480,16 @@ struct Consumer {
             if (inTurn) ptx::namedArrive(2 - group, 128 * kConsumers);
         };
         if (group == 1) yourTurn();
-        for (;;) {  // work items
+        const auto stageOf = [](std::uint32_t flags) { return int(flags >> kValueBit & 3); };
+        const auto waitValues = [&](std::uint32_t flags) {
+            ptx::wait(&bars.vFull[stageOf(flags)], flags >> (kValueBit + 2) & 1);
+        };
+        std::uint32_t others = 0;  // flags of the step before, if only the other warpgroup uses it
+        bool held = false;         // the results of the item before leave through its queries
+        for (;;) {                 // work items
             ptx::wait(&bars.kFull[ring.stage], ring.phase);
             std::uint32_t flags = bars.step[ring.stage].flags;
-            if (flags & End) return;
+            if (flags & End) break;
             const int batch = bars.step[ring.stage].batch, head = bars.step[ring.stage].head,
                       qtile = bars.step[ring.stage].qtile;
             ptx::wait(&bars.qFull[qRing.stage], qRing.phase);
@@ -486,51 +498,51 @@ struct Consumer {
             float alpha[2];
 #pragma unroll
             for (int i = 0; i < kOutputs; ++i) o[i] = 0;
-            int pending = -1;  // stage of V whose weights are in p
-            unsigned pendingPhase = 0;
-            bool pendingGather = false;
-            const auto waitValues = [&] {
-                ptx::wait(&bars.vFull[pending], pendingPhase);
-                if (pendingGather) ptx::fenceAsync();
+            std::uint32_t pending = 0;  // flags of the step whose weights are in p
+            const auto accumulatePending = [&] {
+                waitValues(pending);
+                if (pending & GatheredStep) ptx::fenceAsync();
+                accumulate(o, p, tileAt(v, stageOf(pending)));
             };
             const auto flush = [&] {
-                waitValues();
-                accumulate(o, p, tileAt(v, pending));
+                accumulatePending();
                 wgmma::wait<0>();
                 wgmma::pin(o);
-                release(&bars.vEmpty[pending]);
-                pending = -1;
+                release(&bars.vEmpty[stageOf(pending)]);
+                pending = 0;
             };
             for (;;) {
                 const std::uint32_t keys = tileAt(k, ring.stage);
-                const bool gathered = flags & GatheredStep;
-                if (gathered) ptx::fenceAsync();
+                if (flags & GatheredStep) ptx::fenceAsync();
+                if (others) {  // seen to arrive, so that its barrier is never a phase behind
+                    waitValues(others);
+                    release(&bars.vEmpty[stageOf(others)]);
+                    others = 0;
+                }
                 if (!uses(flags)) {
                     if (!(flags & NoTile)) {
                         myTurn();
                         yourTurn();
                     }
-                    if (pending >= 0) flush();
+                    if (pending) flush();
                     __syncwarp();
                     release(&bars.kEmpty[ring.stage]);
-                    ptx::wait(&bars.vFull[ring.stage], ring.phase);
-                    release(&bars.vEmpty[ring.stage]);
+                    if (flags >> kUsesBit & 3) others = flags;
                 } else {
-                    if (Plain && pending >= 0) {
+                    if (Plain && pending) {
                         myTurn();
                         multiply<T, S::kKeys, Width>(s, rows, kTokens, keys);
-                        waitValues();
-                        accumulate(o, p, tileAt(v, pending));
+                        accumulatePending();
                         yourTurn();
                         wgmma::wait<1>();
                         wgmma::pin(s);
                         weigh(s, state, alpha, qtile, ring.stage, bars);
                         wgmma::wait<0>();
                         wgmma::pin(o);
-                        release(&bars.vEmpty[pending]);
+                        release(&bars.vEmpty[stageOf(pending)]);
                     } else {
                         // Caps and biases need the registers that overlapping would take.
-                        if (!Plain && pending >= 0) flush();
+                        if (!Plain && pending) flush();
                         myTurn();
                         multiply<T, S::kKeys, Width>(s, rows, kTokens, keys);
                         yourTurn();
@@ -540,20 +552,26 @@ struct Consumer {
                     }
                     rescale(o, alpha);
                     pack(s, p);
-                    pending = ring.stage;
-                    pendingPhase = ring.phase;
-                    pendingGather = gathered;
+                    pending = flags;
+                    if (S::kLooksAhead && flags >> (kRestsBit + group) & 1)
+                        flush();  // nothing to overlap it with
+                }
+                if (S::kStaged && held && flags & FirstStep) {
+                    if (thread % 32 == 0) ptx::storeWaitRead();
+                    release(&bars.qEmpty[qRing.stage ^ 1]);
                 }
                 ring.next();
                 if (flags & LastStep) break;
                 ptx::wait(&bars.kFull[ring.stage], ring.phase);
                 flags = bars.step[ring.stage].flags;
             }
-            release(&bars.qEmpty[qRing.stage]);
+            if (!S::kStaged) release(&bars.qEmpty[qRing.stage]);
             qRing.next();
-            if (pending >= 0) flush();
-            finish(o, state, batch, head, qtile);
+            held = true;
+            if (pending) flush();
+            finish(o, state, batch, head, qtile, rows, map);
         }
+        if (S::kStaged && thread % 32 == 0) ptx::storeWait();
     }
 };
 
@@ -561,40 +579,44 @@ template <class T, int Width, Want W, bool Plain>
 __global__ void __launch_bounds__(kThreads, 1)
     forwardKernel(const __grid_constant__ CUtensorMap qMap,
                   const __grid_constant__ CUtensorMap kMap,
-                  const __grid_constant__ CUtensorMap vMap, const __grid_constant__ ForwardArgs a) {
+                  const __grid_constant__ CUtensorMap vMap,
+                  const __grid_constant__ CUtensorMap oMap, const __grid_constant__ ForwardArgs a) {
     using S = Shape<Width, W>;
     extern __shared__ char raw[];
-    __shared__ Barriers<S::kStages, S::kQStages> bars;
+    __shared__ Barriers<S> bars;
     char* const q = raw + (1024 - ptx::shared(raw) % 1024) % 1024;  // swizzle repeats every 1024
     char* const k = q + S::kQStages * S::kQBytes;
     char* const v = k + S::kStages * S::kKvBytes;
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::kStages; ++i) {
             ptx::barrierInit(&bars.kFull[i], 1);
+            ptx::barrierInit(&bars.kEmpty[i], kReleases);
+        }
+        for (int i = 0; i < S::kVStages; ++i) {
             ptx::barrierInit(&bars.vFull[i], 1);
-            ptx::barrierInit(&bars.kEmpty[i], 4 * kConsumers);  // the warps of the consumers
-            ptx::barrierInit(&bars.vEmpty[i], 4 * kConsumers);
+            ptx::barrierInit(&bars.vEmpty[i], kReleases);
         }
         for (int i = 0; i < S::kQStages; ++i) {
             ptx::barrierInit(&bars.qFull[i], 1);
-            ptx::barrierInit(&bars.qEmpty[i], 4 * kConsumers);
+            ptx::barrierInit(&bars.qEmpty[i], kReleases);
         }
         ptx::barrierInitFence();
         ptx::prefetchMap(&qMap);
         ptx::prefetchMap(&kMap);
         if (S::kValues) ptx::prefetchMap(&vMap);
+        if (S::kStaged) ptx::prefetchMap(&oMap);
     }
     __syncthreads();
     if (threadIdx.x < 128) {
-        ptx::registersDown<72>();
+        ptx::registersDown<S::kProducerRegisters>();
         if (threadIdx.x < 32 || a.gathers)
             produce<S, Width>(a, &qMap, &kMap, &vMap, ptx::shared(q), ptx::shared(k),
                               ptx::shared(v), bars);
     } else {
-        ptx::registersUp<216>();
+        ptx::registersUp<S::kConsumerRegisters>();
         const Consumer<T, Width, W, Plain> consumer{a, int(threadIdx.x) / 128 - 1};
         if constexpr (S::kValues)
-            consumer.runValues(ptx::shared(q), ptx::shared(k), ptx::shared(v), bars);
+            consumer.runValues(ptx::shared(q), ptx::shared(k), ptx::shared(v), bars, &oMap);
         else
             consumer.runScores(ptx::shared(q), ptx::shared(k), bars);
     }
@@ -602,12 +624,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class T, int Width, Want W, bool Plain>
 void launch(const ForwardArgs& args, const CUtensorMap& q, const CUtensorMap& k,
-            const CUtensorMap& v, int blocks, cudaStream_t stream) {
+            const CUtensorMap& v, const CUtensorMap& o, int blocks, cudaStream_t stream) {
     constexpr int bytes = Shape<Width, W>::kBytes;
     const auto kernel = forwardKernel<T, Width, W, Plain>;
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
           "shared memory of the forward kernel");
-    kernel<<<blocks, kThreads, bytes, stream>>>(q, k, v, args);
+    kernel<<<blocks, kThreads, bytes, stream>>>(q, k, v, o, args);
     check(cudaGetLastError(), "start of the forward kernel");
 }
 

@@ -23,12 +23,13 @@ struct ForwardArgs {
     OutRows o;
     RowStatistics rows;
     int* next;       ///< index of the next work item, 0 at the start
-    int wideStores;  ///< outputs are aligned for pairs (1), for 8 of 16 bits (2), or not (0)
+    int* odd;        ///< set when a row is not finite or sees nothing
+    int wideStores;  ///< outputs are aligned for pairs (1), are the map's (2), or neither (0)
     int gathers;     ///< the plan has gathered tiles
     int inTurn;      ///< the warpgroups issue their products in turn; both walk nearly every tile
 };
 using Launch = void (*)(const ForwardArgs&, const CUtensorMap& q, const CUtensorMap& k,
-                        const CUtensorMap& v, int blocks, cudaStream_t);
+                        const CUtensorMap& v, const CUtensorMap& o, int blocks, cudaStream_t);
 
 /// The instantiation for one type and width; `plain` as Layer::plain.
 template <class T, int Width>

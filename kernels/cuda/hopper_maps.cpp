@@ -29,7 +29,8 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
 
 }  // namespace
 
-CUtensorMap makeMap(const Rows& rows, DType type, int width, int tokens, int heads, int batch) {
+CUtensorMap makeMap(const Rows& rows, DType type, int width, int tokens, int heads, int batch,
+                    int boxTokens) {
     const auto extent = [](int n) { return cuuint64_t(std::max(1, n)); };
     const cuuint64_t sizes[] = {cuuint64_t(width), extent(tokens), extent(heads), extent(batch)};
     // The stride of an axis of one entry is never used, but must be valid.
@@ -38,7 +39,7 @@ CUtensorMap makeMap(const Rows& rows, DType type, int width, int tokens, int hea
     };
     const cuuint64_t strides[] = {bytes(rows.sn, tokens), bytes(rows.sh, heads),
                                   bytes(rows.sb, batch)};
-    const cuuint32_t box[] = {64, 64, 1, 1}, steps[] = {1, 1, 1, 1};
+    const cuuint32_t box[] = {64, cuuint32_t(boxTokens), 1, 1}, steps[] = {1, 1, 1, 1};
     CUtensorMap map;
     const CUresult result = encoder()(
         &map,

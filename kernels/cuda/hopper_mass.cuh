@@ -145,7 +145,7 @@ struct MassConsumer {
             const float2 norm = *reinterpret_cast<const float2*>(norms + 8 * j + 2 * t);
 #pragma unroll
             for (int i = 4 * j; i < 4 * j + 4; ++i)
-                s[i] = ptx::exp2(fmaf(s[i], factor, i % 2 ? -norm.y : -norm.x));
+                s[i] = exp2Fast(fmaf(s[i], factor, i % 2 ? -norm.y : -norm.x));
         }
         if (!masked(step)) return;
 #pragma unroll
@@ -263,7 +263,7 @@ struct MassConsumer {
                          MassBarriers<S::kQStages, S::kKStages>& bars) const {
         weigh(s, bars.norms[stage], step);
         __syncwarp();
-        if (lane == 0) ptx::arrive(&bars.qEmpty[stage]);
+        release(&bars.qEmpty[stage]);
         pool(s, state.columns, step);
         if constexpr (Diagonals) {
             binDiagonals(s, bins[state.turn][warp]);
@@ -304,7 +304,7 @@ struct MassConsumer {
             const bool last = step.flags & LastStep;
             if (last) {  // the keys may go
                 wgmma::wait<0>();
-                if (lane == 0) ptx::arrive(&bars.kEmpty[kRing.stage]);
+                release(&bars.kEmpty[kRing.stage]);
                 kRing.next();
             }
             ring.next();
@@ -346,11 +346,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::kQStages; ++i) {
             ptx::barrierInit(&bars.qFull[i], 1);
-            ptx::barrierInit(&bars.qEmpty[i], 4 * kConsumers);
+            ptx::barrierInit(&bars.qEmpty[i], kReleases);
         }
         for (int i = 0; i < S::kKStages; ++i) {
             ptx::barrierInit(&bars.kFull[i], 1);
-            ptx::barrierInit(&bars.kEmpty[i], 4 * kConsumers);
+            ptx::barrierInit(&bars.kEmpty[i], kReleases);
         }
         ptx::barrierInitFence();
         ptx::prefetchMap(&qMap);

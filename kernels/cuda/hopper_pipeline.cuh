@@ -3,6 +3,7 @@
 #include <cuda.h>
 
 #include "kernels/cuda/layer.h"
+#include "kernels/cuda/math.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
@@ -14,6 +15,20 @@ constexpr int kHalfTokens = kTokens / 2;  ///< tokens of a warpgroup's rows and 
 constexpr int kConsumers = 2;             ///< warpgroups
 constexpr int kThreads = 128 * (kConsumers + 1);
 constexpr int kRowBytes = 128;  ///< a row of a chunk: 64 elements of 16 bits
+
+// A warp says once that it has read a stage, after __syncwarp. compute-sanitizer's racecheck does
+// not know what that orders: for it every lane says so.
+#ifdef SPARSIGHT_RACECHECK
+constexpr bool kEveryLane = true;
+#else
+constexpr bool kEveryLane = false;
+#endif
+constexpr int kReleases = 4 * kConsumers * (kEveryLane ? 32 : 1);  ///< of a stage by the consumers
+
+/// The calling warp's arrival at `bar`, one of kReleases.
+__device__ inline void release(std::uint64_t* bar) {
+    if (kEveryLane || threadIdx.x % 32 == 0) ptx::arrive(bar);
+}
 
 /// Position in a ring of `N` stages.
 template <int N>
@@ -38,7 +53,9 @@ enum StepFlag : std::uint32_t {
     MaskedStep = 16,    ///< not every pair counts
     GatheredStep = 32,  ///< written by ordinary copies
 };
-constexpr int kUsesBit = 8;  ///< this and the next: whether warpgroup 0, 1 takes part
+constexpr int kUsesBit = 8;    ///< this and the next: whether warpgroup 0, 1 takes part
+constexpr int kRestsBit = 10;  ///< this and the next: whether the step that follows leaves 0, 1 out
+constexpr int kValueBit = 16;  ///< this and the next: the stage of V; then the phase of it
 
 /// Bytes of `tokens` rows of `width` elements, stored as chunks of 64 elements.
 constexpr int tileBytes(int tokens, int width) {

@@ -82,6 +82,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int row = first + lane.warp * 16 * kM + lane.g;
     const int seen = args.seen(min(first + S::kRows, args.rows) - 1);
     RowSums sums[kM][2];
+    clear<kM>(sums);
     sweepGroups<S>(args, sharedAddress(shared), int(blockIdx.x) % args.Hq,
                    int(blockIdx.x) / args.Hq, first, 0, (seen + kStep - 1) / kStep,
                    [&](int column, Tile<kM>& s) {

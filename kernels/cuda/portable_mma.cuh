@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/cuda/layer.h"
+#include "kernels/cuda/math.cuh"
 
 /// The instructions that the portable kernels are made of: asynchronous copies into shared memory,
 /// matrix fragments, products, and the few functions that they need.
@@ -53,18 +54,6 @@ __device__ inline float loadShared(std::uint32_t address) {
     float x;
     asm volatile("ld.shared.f32 %0, [%1];\n" : "=f"(x) : "r"(address) : "memory");
     return x;
-}
-
-/// 2^x; 0 below 2^-126 and for -inf.
-__device__ inline float exp2Fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-    return y;
-}
-__device__ inline float maxOrNaN(float a, float b) {
-    float y;
-    asm("max.NaN.f32 %0, %1, %2;\n" : "=f"(y) : "f"(a), "f"(b));
-    return y;
 }
 
 /// tanh without a branch. Absolute error below 2e-7.

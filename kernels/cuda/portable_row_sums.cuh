@@ -46,6 +46,16 @@ struct RowSums {
     }
 };
 
+/// The rows of a lane before their first step. One by one: nvcc 13.0 gives the members of such an
+/// array their default values in its first row only, zero in the others.
+template <int kM>
+__device__ void clear(RowSums (&rows)[kM][2]) {
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) rows[m][h] = RowSums{};
+}
+
 /// Adds one step to a row's sums. The tile holds w afterwards.
 template <bool kAll, int kM>
 __device__ void addStep(RowSums& row, Tile<kM>& s, int m, int h, float factor, int ahead) {

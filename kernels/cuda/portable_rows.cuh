@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kThreads, (sizeof(T) == 2 && W == 128 ? 3 : 2)
     commitCopies();
 
     RowSums rows[kM][2];
+    clear<kM>(rows);
     const bool all = args.out.beyondLse();
     const int end = min(first + S::kRows, layer.Nq);
     const VisibleSteps visible(layer, first, end);

@@ -11,13 +11,6 @@ __device__ inline std::uint32_t shared(const void* p) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
-/// 2^x to about 2 ulp; results below 2^-126 are 0.
-__device__ inline float exp2(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 // --- mbarriers. A phase ends when `count` arrivals and all announced bytes have come.
 __device__ inline void barrierInit(std::uint64_t* bar, int count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared(bar)), "r"(count));
@@ -81,13 +74,42 @@ __device__ inline void copy16(std::uint32_t to, const void* from, bool real) {
 /// Keeps the phase of `bar` from ending before every copy16 of this thread has landed; it counts
 /// as no arrival of its own.
 __device__ inline void holdForCopies(std::uint64_t* bar) {
-    asm volatile("cp.async.mbarrier.arrive.shared::cta.b64 [%0];" ::"r"(shared(bar))
-                 : "memory");
+    asm volatile("cp.async.mbarrier.arrive.shared::cta.b64 [%0];" ::"r"(shared(bar)) : "memory");
 }
 /// Orders shared memory written by ordinary stores and copy16 before what the tensor cores and
 /// the copy engine do next.
 __device__ inline void fenceAsync() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// --- results
+/// Four 8 x 8 matrices of 16-bit numbers to shared memory: lane l gives where row l % 8 of matrix
+/// l / 8 begins, and holds the pair (row l / 4, columns 2 (l % 4)) of each.
+__device__ inline void storeMatrices(std::uint32_t to, const std::uint32_t (&m)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+                 "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
+                 : "memory");
+}
+/// A box of shared memory to a tensor, as loadBox; what lies outside the tensor is dropped. The
+/// boxes of a thread since its last storeCommit are one group.
+__device__ inline void storeBox(const CUtensorMap* map, std::uint32_t from, int element, int token,
+                                int head, int batch) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], "
+        "[%1];" ::"l"(map),
+        "r"(from), "r"(element), "r"(token), "r"(head), "r"(batch)
+        : "memory");
+}
+__device__ inline void storeCommit() {
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+/// The shared memory of this thread's boxes may be written again.
+__device__ inline void storeWaitRead() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+/// This thread's boxes are stored.
+__device__ inline void storeWait() {
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
 // --- register budget of a warpgroup

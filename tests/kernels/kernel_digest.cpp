@@ -111,16 +111,23 @@ void run(Backend& backend, const LayerCase& c, unsigned seed) {
     print("antidiagonal", c, antidiagonal);
 }
 
+/// The backend of a device, or a kernel of the registry by its id.
+std::unique_ptr<Backend> backendOf(std::string_view name) {
+    for (const Kernel& kernel : sparsight::kernels::kernels())
+        if (kernel.id == name && kernel.supported()) return kernel.make(1);
+    return makeBackend(name);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     const bool small = argc == 3 && std::strcmp(argv[2], "--small") == 0;
     if (argc != 2 && !small) {
-        std::fprintf(stderr, "usage: kernel_digest DEVICE [--small]\n");
+        std::fprintf(stderr, "usage: kernel_digest DEVICE|KERNEL [--small]\n");
         return 2;
     }
     try {
-        const auto backend = makeBackend(argv[1]);
+        const auto backend = backendOf(argv[1]);
         std::fprintf(stderr, "%s on %s\n", std::string(backend->id()).c_str(),
                      backend->device().c_str());
         unsigned seed = 1;

@@ -407,6 +407,29 @@ TEST_CASE("capture: every statistic") {
     });
 }
 
+TEST_CASE("capture: scores far below zero keep their weights") {
+    const Index d = GENERATE(64, 128, 256);
+    const DType type = GENERATE(DType::F32, DType::BF16);
+    everyKernel([&](Backend& backend, Backend& reference) {
+        LayerCase c;
+        c.Nq = c.Nk = 200;
+        c.d = d;
+        c.type = type;
+        Layer l(c, 31);
+        for (Index n = 0; n < 200; ++n)
+            for (Index i = 0; i < d; ++i) {
+                l.q.set(0, 0, n, i, 3);
+                l.k.set(0, 0, n, i, n % 2 ? -3.0f : -4.0f);  // -72 or -96 and lower
+            }
+        INFO(c);
+        const Captured got(backend, l, {}), want(reference, l, {});
+        for (std::size_t f = 0; f < std::size(kFields); ++f) {
+            INFO(kFields[f]);
+            CHECK(worst(got.fields[f].values(), want.fields[f].values()) <= 2e-4);
+        }
+    });
+}
+
 TEST_CASE("capture: fields that nobody asks for") {
     everyKernel([&](Backend& backend, Backend& reference) {
         LayerCase c;
