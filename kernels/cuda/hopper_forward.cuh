@@ -47,7 +47,7 @@ struct Consumer {
     __device__ bool uses(std::uint32_t flags) const { return flags >> (kUsesBit + group) & 1; }
 
     /// Scores to base-2 logits over `factor`; pairs that do not count to -inf.
-    __device__ void prepare(float (&s)[kScores], const Step& step) const {
+    __device__ void prepare(float (&s)[kScores], const Step& step, std::uint32_t flags) const {
         const int rows[2] = {row(step.qtile, 0), row(step.qtile, 1)};
         if constexpr (!Plain) {
             const int offset = step.part * S::kKeys;
@@ -61,7 +61,7 @@ struct Consumer {
                 if (i % 4 == 3) asm volatile("" ::: "memory");
             }
         }
-        if (!(step.flags & MaskedStep)) return;
+        if (!(flags >> (kMaskedBit + group) & 1)) return;
         const std::uint32_t mask = step.tile.mask;
         if (mask & MaskExact) {
             hideByBits(s, step);
@@ -370,10 +370,10 @@ struct Consumer {
     }
     /// Scores of a stage to weights: masks, then K is given back, then the state takes them in.
     __device__ void weigh(float (&s)[kScores], RowState& state, float (&alpha)[2], int qtile,
-                          int stage, Bars& bars) const {
+                          std::uint32_t flags, int stage, Bars& bars) const {
         const Step& step = bars.step[stage];
         const int firstKey = step.tile.a + step.part * S::kKeys;
-        prepare(s, step);
+        prepare(s, step, flags);
         __syncwarp();
         release(&bars.kEmpty[stage]);
         soften(s, state, alpha, firstKey, qtile);
@@ -409,7 +409,7 @@ struct Consumer {
         const auto take = [&](float(&s)[kScores], std::uint32_t flags, int stage) {
             if (flags & FirstStep) state = {};
             const Place at = placeOf(stage);
-            weigh(s, state, alpha, at.qtile, stage, bars);
+            weigh(s, state, alpha, at.qtile, flags, stage, bars);
             if (flags & LastStep) finish(none, state, at.batch, at.head, at.qtile, 0, nullptr);
         };
         std::uint32_t flags = 0;
@@ -536,7 +536,7 @@ struct Consumer {
                         yourTurn();
                         wgmma::wait<1>();
                         wgmma::pin(s);
-                        weigh(s, state, alpha, qtile, ring.stage, bars);
+                        weigh(s, state, alpha, qtile, flags, ring.stage, bars);
                         wgmma::wait<0>();
                         wgmma::pin(o);
                         release(&bars.vEmpty[stageOf(pending)]);
@@ -548,7 +548,7 @@ struct Consumer {
                         yourTurn();
                         wgmma::wait<0>();
                         wgmma::pin(s);
-                        weigh(s, state, alpha, qtile, ring.stage, bars);
+                        weigh(s, state, alpha, qtile, flags, ring.stage, bars);
                     }
                     rescale(o, alpha);
                     pack(s, p);

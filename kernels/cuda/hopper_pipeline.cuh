@@ -50,12 +50,12 @@ enum StepFlag : std::uint32_t {
     LastStep = 2,
     NoTile = 4,
     End = 8,
-    MaskedStep = 16,    ///< not every pair counts
-    GatheredStep = 32,  ///< written by ordinary copies
+    GatheredStep = 16,  ///< written by ordinary copies
 };
 constexpr int kUsesBit = 8;    ///< this and the next: whether warpgroup 0, 1 takes part
 constexpr int kRestsBit = 10;  ///< this and the next: whether the step that follows leaves 0, 1 out
-constexpr int kValueBit = 16;  ///< this and the next: the stage of V; then the phase of it
+constexpr int kMaskedBit = 12;  ///< this and the next: whether not every pair counts for 0, 1
+constexpr int kValueBit = 16;   ///< this and the next: the stage of V; then the phase of it
 
 /// Bytes of `tokens` rows of `width` elements, stored as chunks of 64 elements.
 constexpr int tileBytes(int tokens, int width) {

@@ -174,7 +174,10 @@ __device__ inline void produce(const ForwardArgs& a, const CUtensorMap* qMap,
             Step& step = bars.step[ring.stage];
             if (!(flags & NoTile)) flags |= usersOf(of, part) << kUsesBit;
             flags |= unsigned(vRing.stage) << kValueBit | vRing.phase << (kValueBit + 2);
-            if (of.mask || of.valid < kTokens || of.own != 0xf) flags |= MaskedStep;
+            // Halves of the columns count for both warpgroups or for the same one.
+            const bool whole = !of.mask && of.valid == kTokens;
+            const unsigned apart = (of.own ^ of.own >> 2) & 3;
+            flags |= (whole ? apart : 3) << kMaskedBit;
             if (of.kind == Gather) flags |= GatheredStep;
             step.tile = of;
             step.head = item.head;
