@@ -120,7 +120,8 @@ int compare(const json& now, const json& before, double tolerance) {
     int worse = 0;
     for (const json& r : now["results"])
         for (const json& old : before["results"]) {
-            if (old.value("id", "") != r["id"] || old.value("shape", "") != r["shape"]) continue;
+            if (old.value("id", json()) != r["id"] || old.value("shape", json()) != r["shape"])
+                continue;
             const auto report = [&](const std::string& what, double was, double is, bool more) {
                 const double change = more ? was / is - 1 : is / was - 1;
                 if (change <= tolerance) return;
