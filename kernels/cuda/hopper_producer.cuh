@@ -146,8 +146,6 @@ __device__ inline void produce(const ForwardArgs& a, const CUtensorMap* qMap,
     while (w < total) {
         if (leads) taken = atomicAdd(a.next, 1);  // comes while this item is walked
         const int batch = w / a.plan.workCount, kvHead = a.layer.kvHead(item.head);
-        // Q follows the first tile: its stage is in use until the scores of the item before are
-        // done.
         const auto loadQueries = [&] {
             if (first) {
                 ptx::wait(&bars.qEmpty[qRing.stage], qRing.phase ^ 1);
@@ -174,7 +172,6 @@ __device__ inline void produce(const ForwardArgs& a, const CUtensorMap* qMap,
             Step& step = bars.step[ring.stage];
             if (!(flags & NoTile)) flags |= usersOf(of, part) << kUsesBit;
             flags |= unsigned(vRing.stage) << kValueBit | vRing.phase << (kValueBit + 2);
-            // Halves of the columns count for both warpgroups or for the same one.
             const bool whole = !of.mask && of.valid == kTokens;
             const unsigned apart = (of.own ^ of.own >> 2) & 3;
             flags |= (whole ? apart : 3) << kMaskedBit;
@@ -187,14 +184,41 @@ __device__ inline void produce(const ForwardArgs& a, const CUtensorMap* qMap,
             step.flags = flags;
             step.part = part;
         };
+        // A single stage of Q is in use until the scores of the item before are done: then the
+        // first keys go ahead.
+        constexpr bool kQueriesFirst = S::kQStages > 1;
+        if (kQueriesFirst) loadQueries();
         if (item.count == 0) {
             ptx::wait(&bars.kEmpty[ring.stage], ring.phase ^ 1);
             flags |= LastStep | NoTile;
             send(KvTile{}, 0, -1);
             if (leads) ptx::arrive(&bars.kFull[ring.stage]);
             ring.next();
-            loadQueries();
+            if (!kQueriesFirst) loadQueries();
         }
+        // The keys (or values) of a step into a stage.
+        const auto load = [&](bool values, const KvTile& tile, int part, int stage) {
+            std::uint64_t* const full = values ? &bars.vFull[stage] : &bars.kFull[stage];
+            ptx::arriveExpect(full, S::kKvBytes);
+            for (int half = 0; half < S::kKeys / kHalfTokens; ++half) {
+                const bool second = half + part > 0;
+                loadHalf<Width>(
+                    (values ? v : k) + std::uint32_t(stage * S::kKvBytes), S::kKeys, half,
+                    values ? vMap : kMap, full,
+                    tile.kind == Pair64 && second ? tile.b : tile.a + (second ? kHalfTokens : 0),
+                    kvHead, batch);
+            }
+        };
+        // Values come after the keys of the step that follows, in the order of their use.
+        int late = -1;  // the stage of the step whose values are still to come
+        const auto loadLate = [&] {
+            if (late < 0) return;
+            const Step& step = bars.step[late];
+            const int stage = step.flags >> kValueBit & 3;
+            ptx::wait(&bars.vEmpty[stage], (step.flags >> (kValueBit + 2) & 1) ^ 1);
+            load(true, step.tile, step.part, stage);
+            late = -1;
+        };
         TileReader tiles(a.plan.tiles + item.first, item.count);
         for (int t = 0; t < item.count; ++t) {
             int index = 0;
@@ -229,30 +253,20 @@ __device__ inline void produce(const ForwardArgs& a, const CUtensorMap* qMap,
                 } else if (first) {
                     ptx::wait(&bars.kEmpty[ring.stage], ring.phase ^ 1);
                     send(tile, part, bits);
-#pragma unroll 1
-                    for (int side = 0; side < sides; ++side) {
-                        const int stage = side ? vRing.stage : ring.stage;
-                        std::uint64_t* const full = side ? &bars.vFull[stage] : &bars.kFull[stage];
-                        if (side) ptx::wait(&bars.vEmpty[stage], vRing.phase ^ 1);
-                        if (!leads) continue;
-                        ptx::arriveExpect(full, S::kKvBytes);
-                        for (int half = 0; half < S::kKeys / kHalfTokens; ++half) {
-                            const bool second = half + part > 0;
-                            loadHalf<Width>((side ? v : k) + std::uint32_t(stage * S::kKvBytes),
-                                            S::kKeys, half, side ? vMap : kMap, full,
-                                            tile.kind == Pair64 && second
-                                                ? tile.b
-                                                : tile.a + (second ? kHalfTokens : 0),
-                                            kvHead, batch);
-                        }
+                    if (leads) {
+                        load(false, tile, part, ring.stage);
+                        loadLate();
+                        if (sides == 2) late = ring.stage;
+                        if (a.gathers) loadLate();
                     }
                 }
                 ring.next();
                 if (sides == 2) vRing.next();
-                if (flags & FirstStep) loadQueries();
+                if (!kQueriesFirst && flags & FirstStep) loadQueries();
                 flags = 0;
             }
         }
+        if (leads) loadLate();
         w = share();
         item = itemOf(w);
     }
