@@ -153,6 +153,7 @@ Architecture phi3() {
     a.maxPositions = 4096;
     a.originalMaxPositions = 4096;
     a.longropeByOldNames = true;
+    a.partialRope = true;
     a.normEps = 1e-5;
     a.windows = WindowRule::All;
     a.block.qkv = "self_attn.qkv_proj";
@@ -206,6 +207,7 @@ Architecture glm4() {
     a.maxPositions = 131072;
     a.normEps = 1.5625e-7;
     a.partial = 0.5;
+    a.partialRope = true;
     a.interleavedRope = true;
     a.qkvBias = Bias::ByKey;
     a.biasDefault = true;
@@ -267,6 +269,7 @@ Architecture gptNeox() {
     a.heads = 64;
     a.normEps = 1e-5;
     a.partial = 0.25;
+    a.partialRope = true;
     a.activation = "gelu";
     a.qkvBias = a.oBias = Bias::ByKey;
     a.biasDefault = true;

@@ -218,6 +218,16 @@ Value Renderer::filter(const std::string& name, const Value& v, const Arguments&
         for (const auto& [key, value] : j.items()) out.push_back(Json::array({key, value}));
         return out;
     }
+    if (name == "dictsort") {  // by key, whatever its case
+        if (!a.positional.empty() || !a.named.empty())
+            unsupported(m_where, line, "dictsort with arguments");
+        const Value pairs = filter("items", v, a, line);
+        Json out = list(pairs, line);
+        const auto key = [](const Json& pair) { return cased(pair[0].get<std::string>(), false); };
+        std::stable_sort(out.begin(), out.end(),
+                         [&](const Json& x, const Json& y) { return key(x) < key(y); });
+        return out;
+    }
     if (name == "int" || name == "float") {
         const Json& j = data(v, line);
         double d = 0;

@@ -25,10 +25,10 @@ constexpr Index kMxfp4Group = 32;  // values of a row that share a scale
 // -----------------------------------------------------------------------------------------
 
 /// One rope object; keys that it leaves out come from the top level (`top`), then from the row.
-RopeConfig readRope(ConfigReader& top, const json& object, const std::string& key,
+RopeConfig readRope(ConfigReader& top, const json& object, const std::string& name,
                     const Architecture& row, double theta, Index maxPositions,
                     std::vector<std::string>& notes) {
-    ConfigReader r(object, top.where() + ": " + key, notes);
+    ConfigReader r(object, top.where() + ": " + name, notes);
     RopeConfig rope;
     rope.maxPositions = double(maxPositions);
     rope.interleaved = row.interleavedRope;
@@ -42,20 +42,25 @@ RopeConfig readRope(ConfigReader& top, const json& object, const std::string& ke
                        ? r.positive("partial_rotary_factor", 1)
                        : top.positive("partial_rotary_factor", row.partial, false);
     if (rope.partial > 1) top.fail("partial_rotary_factor", "must be at most 1");
+    if (rope.partial < 1 && rope.kind == "default" && !row.partialRope) {
+        top.note("partial_rotary_factor ignored: the heads of " + row.modelType +
+                 " turn as a whole");
+        rope.partial = 1;
+    }
 
     static const std::vector<std::string> kinds = {"default", "linear", "dynamic",
                                                    "llama3",  "yarn",   "longrope"};
     if (std::find(kinds.begin(), kinds.end(), rope.kind) == kinds.end())
         top.unsupported("rope_type \"" + rope.kind + "\" is not supported (" +
                         supportedSentence(rope.kind, kinds) + ")");
-    // Phi-3 writes it whatever the kind.
-    const double original = top.has("original_max_position_embeddings")
-                                ? top.positive("original_max_position_embeddings", 0)
-                                : r.positive("original_max_position_embeddings",
-                                             row.originalMaxPositions > 0 ? row.originalMaxPositions
-                                                                          : double(maxPositions),
-                                             false);
-    if (rope.kind == "default") return rope;
+    const bool scaled = rope.kind != "default";
+    // Phi-3 writes it whatever the kind; its class has a default, which wins over a nested key.
+    const char* key = "original_max_position_embeddings";
+    const double nested = r.positive(key, double(maxPositions), false);
+    const double original = row.originalMaxPositions > 0 || top.has(key)
+                                ? top.positive(key, row.originalMaxPositions, scaled)
+                                : nested;
+    if (!scaled) return rope;
 
     const bool mayDerive = rope.kind == "yarn" || rope.kind == "longrope";
     if (r.has("factor"))
@@ -88,14 +93,14 @@ void checkRope(ConfigReader& r, const ModelConfig& c, const RopeConfig& rope) {
     const Index width = c.latent.used() ? c.latent.rope : c.headDim;
     const Index turned = Index(double(width) * rope.partial);
     const std::string key = c.latent.used() ? "qk_rope_head_dim" : "head_dim";
-    if (turned < 2 || turned % 2 != 0)
+    if (turned < 1 || 2 * ropePairs(turned) > width)
         r.fail(key, "times the rotated share is " + std::to_string(turned) +
                         "; RoPE needs an even number above 0");
-    if (rope.kind == "dynamic" && turned < 4) r.fail(key, "must be at least 4 for dynamic RoPE");
+    if (rope.kind == "dynamic" && turned < 3) r.fail(key, "must be at least 4 for dynamic RoPE");
     if (rope.kind != "longrope") return;
     const auto check = [&](const char* name, const std::vector<double>& list) {
-        if (Index(list.size()) != turned / 2)
-            r.fail(name, "must hold " + std::to_string(turned / 2) +
+        if (Index(list.size()) != ropePairs(turned))
+            r.fail(name, "must hold " + std::to_string(ropePairs(turned)) +
                              " numbers, one for every two rotated dimensions, not " +
                              std::to_string(list.size()));
     };
@@ -136,8 +141,7 @@ void readRopes(ConfigReader& r, const Architecture& row, ModelConfig& c) {
     c.rope = readRope(r, nested ? part("full_attention") : object,
                       nested ? key + ".full_attention" : key, row, theta, c.maxPositions, c.notes);
     c.recomputesAtSwitch = row.longropeByOldNames && c.rope.kind == "longrope";
-    const bool silent = !r.given("rope_scaling") && !v5;
-    if (silent && row.scaledRope.kind != "default") {
+    if (!v4 && !v5 && row.scaledRope.kind != "default") {
         const RopeConfig plain = c.rope;
         c.rope = row.scaledRope;
         c.rope.theta = plain.theta;

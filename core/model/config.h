@@ -193,6 +193,7 @@ struct Architecture {
     double normEps = 1e-6;
     double theta = 10000.0;
     double partial = 1.0;
+    bool partialRope = false;  ///< unscaled RoPE too knows partial_rotary_factor
     std::string activation = "silu";
     bool tiedEmbeddings = false;
     bool rope = true;

@@ -430,12 +430,12 @@ void t5(Keys& k, const json&, ModelConfig& c, EncoderConfig& e) {
     c.vocab = k.count("vocab_size", multilingual ? 250112 : 32128);
     e.buckets = k.count("relative_attention_num_buckets", 32, 4, 65536);
     e.maxDistance = k.count("relative_attention_max_distance", 128, 1);
-    if (e.buckets % 4 != 0 || e.maxDistance <= e.buckets / 2)
+    if (e.maxDistance <= e.buckets / 2)
         k.fail("relative_attention_num_buckets",
-               "must be a multiple of 4 and less than twice relative_attention_max_distance");
-    e.words.words = {"shared", "encoder.embed_tokens"};
+               "must be less than twice relative_attention_max_distance");
+    e.words.words = {"encoder.embed_tokens", "shared"};  // a tower's own, where both are there
     const bool scaled =
-        k.flag("scale_decoder_outputs", k.flag("tie_word_embeddings", !multilingual));
+        k.flag("scale_decoder_outputs", k.flag("tie_word_embeddings", true)) && !multilingual;
     if (!architectureIs(k, "EncoderModel")) {
         Tower& d = e.decoder;
         d = t;
@@ -449,7 +449,7 @@ void t5(Keys& k, const json&, ModelConfig& c, EncoderConfig& e) {
         n.crossV = "layer.1.EncDecAttention.v";
         n.crossO = "layer.1.EncDecAttention.o";
         n.crossNorm = "layer.1.layer_norm";
-        e.decoderWords.words = {"shared", "decoder.embed_tokens"};
+        e.decoderWords.words = {"decoder.embed_tokens", "shared"};
         e.head = EncoderHead::LanguageModel;
         e.outputs = c.vocab;
         if (scaled) e.logitsScale = 1.0 / std::sqrt(double(t.hidden));
@@ -499,7 +499,7 @@ void bart(Keys& k, const json&, ModelConfig& c, EncoderConfig& e) {
     };
     const auto words = [&](const std::string& side) {
         TextEmbedding w;
-        w.words = {"shared", side + ".embed_tokens"};
+        w.words = {side + ".embed_tokens", "shared"};
         w.positions = side + ".embed_positions";
         w.norm = side + ".layernorm_embedding";
         w.positionRows = c.maxPositions + 2;

@@ -9,10 +9,10 @@
 namespace sparsight {
 namespace {
 
-/// base^(2k/dim), k = 0 .. dim/2 - 1. The exponent is rounded to float first, as the reference
-/// does.
+/// base^(2k/dim), k = 0 .. pairs of dim - 1. The exponent is rounded to float first, as the
+/// reference does.
 std::vector<float> powers(double base, Index dim) {
-    std::vector<float> out(std::size_t(dim / 2));
+    std::vector<float> out(std::size_t(ropePairs(dim)));
     for (std::size_t k = 0; k < out.size(); ++k) {
         const float exponent = float(2 * k) / float(dim);
         out[k] = float(std::pow(double(float(base)), double(exponent)));
@@ -82,10 +82,10 @@ RopeTable yarn(const RopeConfig& r, Index dim, double factor, double original) {
 
 RopeTable longrope(const RopeConfig& r, Index dim, double factor, double original, Index length) {
     const std::vector<double>& ext = double(length) > original ? r.longFactor : r.shortFactor;
-    if (Index(ext.size()) != dim / 2)
+    if (Index(ext.size()) != ropePairs(dim))
         throw Error(Errc::Format, "rope of kind longrope: " + std::to_string(ext.size()) +
-                                      " factors given, the head has " + std::to_string(dim / 2) +
-                                      " pairs");
+                                      " factors given, the head has " +
+                                      std::to_string(ropePairs(dim)) + " pairs");
     RopeTable t;
     t.inverseFrequency = powers(r.theta, dim);
     for (std::size_t k = 0; k < ext.size(); ++k)

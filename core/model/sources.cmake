@@ -48,6 +48,7 @@ target_sources(sparsight_core PRIVATE
     model/tokenizer/precompiled.cpp
     model/tokenizer/regex.cpp
     model/tokenizer/sentencepiece.cpp
+    model/tokenizer/tiktoken.cpp
     model/tokenizer/unicode.cpp
     model/tokenizer/unigram.cpp
     model/tokenizer/vocab.cpp

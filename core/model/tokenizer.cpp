@@ -8,6 +8,7 @@
 #include "core/model/json_input.h"
 #include "core/model/tokenizer/sentencepiece.h"
 #include "core/model/tokenizer/stages.h"
+#include "core/model/tokenizer/tiktoken.h"
 #include "kernels/base/error.h"
 
 namespace sparsight {
@@ -202,26 +203,31 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& pa
     const auto make = [](const nlohmann::json& json, const fs::path& file) {
         return std::make_shared<Tokenizer>(loadTokenizer(json, file.string()));
     };
-    const auto sentencePiece = [&](const fs::path& file) {
-        const std::string where = file.string();
-        return make(sentencePieceAsJson(readTextFile(file, kMaxFile),
-                                        tokenizerConfig(file.parent_path()), where),
+    const auto model = [&](const fs::path& file) {  // SentencePiece's or tiktoken's
+        const std::string bytes = readTextFile(file, kMaxFile);
+        if (file.extension() == ".tiktoken" || isTiktoken(bytes))
+            return make(tiktokenAsJson(bytes, file), file);
+        return make(sentencePieceAsJson(bytes, tokenizerConfig(file.parent_path()), file.string()),
                     file);
     };
     if (!fs::is_directory(path, code)) {
-        if (path.extension() == ".model") return sentencePiece(path);
+        if (path.extension() == ".model" || path.extension() == ".tiktoken") return model(path);
         return make(parseJson(readTextFile(path, kMaxFile), path.string()), path);
     }
     const fs::path json = path / "tokenizer.json";
     if (fs::exists(json, code))
         return make(parseJson(readTextFile(json, kMaxFile), json.string()), json);
     for (const char* name : {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"})
-        if (fs::exists(path / name, code)) return sentencePiece(path / name);
+        if (fs::exists(path / name, code)) return model(path / name);
     if (fs::exists(path / "vocab.json", code) && fs::exists(path / "merges.txt", code))
         return make(vocabAndMergesAsJson(path), path / "vocab.json");
+    std::vector<fs::path> ranks;
+    for (const auto& entry : fs::directory_iterator(path, code))
+        if (entry.path().extension() == ".tiktoken") ranks.push_back(entry.path());
+    if (!ranks.empty()) return model(*std::min_element(ranks.begin(), ranks.end()));
     throw Error(Errc::NotFound, path.string() +
-                                    " has no tokenizer.json, tokenizer.model, or "
-                                    "vocab.json with merges.txt");
+                                    " has no tokenizer.json, tokenizer.model, "
+                                    "vocab.json with merges.txt, or *.tiktoken");
 }
 
 Encoding Tokenizer::encode(std::string_view text, bool addSpecial) const {
@@ -257,7 +263,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skipSpecia
         tokens = text::decodeTokens(stage, std::move(tokens));
     std::string out;
     for (const std::string& token : tokens) {
-        if (m_impl->decoders.empty() && &token != &tokens.front()) out += ' ';
+        if (m_impl->spaced && &token != &tokens.front()) out += ' ';
         out += token;
     }
     return out;

@@ -31,9 +31,9 @@ struct Encoding {
 /// decoder. Immutable, safe in parallel.
 class Tokenizer {
 public:
-    /// @param path  a tokenizer.json or SentencePiece .model, or a directory; of a directory the
-    ///        first that it has of tokenizer.json, tokenizer.model (spiece.model,
-    ///        sentencepiece.bpe.model), vocab.json + merges.txt
+    /// @param path  a tokenizer.json, a SentencePiece or tiktoken .model, a .tiktoken, or a
+    ///        directory; of a directory the first that it has of tokenizer.json, tokenizer.model
+    ///        (spiece.model, sentencepiece.bpe.model), vocab.json + merges.txt, *.tiktoken
     /// @throws Error(Unsupported) naming the component that is not understood; Error(Format),
     ///         Error(NotFound)
     static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& path);

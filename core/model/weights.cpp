@@ -442,9 +442,9 @@ LayerWeights readLayer(WeightFile& f, const ModelConfig& c, Index l) {
     if (!e.correctionBias.empty()) w.correction = f.read(at + e.correctionBias, {e.count});
     if (e.sharedIntermediate > 0) {
         const std::string shared = at + e.block + "shared_experts.";
-        w.mlp.gate = f.linear(shared + e.gate, e.sharedIntermediate, c.hidden, false);
-        w.mlp.up = f.linear(shared + e.up, e.sharedIntermediate, c.hidden, false);
-        w.mlp.down = f.linear(shared + e.down, c.hidden, e.sharedIntermediate, false);
+        w.mlp.gate = f.linear(shared + e.gate, e.sharedIntermediate, c.hidden, b.mlpBias);
+        w.mlp.up = f.linear(shared + e.up, e.sharedIntermediate, c.hidden, b.mlpBias);
+        w.mlp.down = f.linear(shared + e.down, c.hidden, e.sharedIntermediate, b.mlpBias);
     }
     if (f.mode() == WeightFile::Mode::CheckOnly) requireExperts(f, c, l);
     return w;

@@ -208,6 +208,12 @@ at::Tensor readOutput(Reader& r, const std::string& name, const EncoderConfig& e
                         name);
 }
 
+/// The bias of the output matrix, or the head's, to which it is tied where it has none of its own.
+at::Tensor readOutputBias(Reader& r, const std::string& head, const EncoderConfig& e) {
+    const std::string own = head + "decoder.bias";
+    return r.tensor({}, r.contains(own) ? own : head + "bias", {e.outputs});
+}
+
 /// Checkpoints of the bare model have no head: then `output` stays undefined.
 HeadWeights readHead(Reader& r, const EncoderConfig& e) {
     const Index hidden = e.text.hidden;
@@ -219,8 +225,7 @@ HeadWeights readHead(Reader& r, const EncoderConfig& e) {
             w.dense = r.affine({}, head + "transform.dense", {hidden, hidden}, true);
             w.norm = r.affine({}, head + "transform.LayerNorm", {hidden}, true);
             w.output.weight = readOutput(r, head + "decoder.weight", e, e.text, e.words);
-            w.output.bias = r.tensor(
-                {}, r.contains(head + "bias") ? head + "bias" : head + "decoder.bias", {e.outputs});
+            w.output.bias = readOutputBias(r, head, e);
             break;
         }
         case EncoderHead::RobertaMaskedLm:
@@ -228,9 +233,7 @@ HeadWeights readHead(Reader& r, const EncoderConfig& e) {
             w.dense = r.affine({}, "lm_head.dense", {hidden, hidden}, true);
             w.norm = r.affine({}, "lm_head.layer_norm", {hidden}, true);
             w.output.weight = readOutput(r, "lm_head.decoder.weight", e, e.text, e.words);
-            w.output.bias =
-                r.tensor({}, r.contains("lm_head.bias") ? "lm_head.bias" : "lm_head.decoder.bias",
-                         {e.outputs});
+            w.output.bias = readOutputBias(r, "lm_head.", e);
             break;
         case EncoderHead::ImageClasses:
             if (r.contains("classifier.weight"))
@@ -259,7 +262,8 @@ HeadWeights readHead(Reader& r, const EncoderConfig& e) {
 
 /// Buffers and copies that need no mention: ids of positions, masks, what is tied to another.
 bool expected(const std::string& name) {
-    for (const char* part : {"position_ids", "embed_tokens.weight", "logit_scale"})
+    for (const char* part : {"position_ids", "embed_tokens.weight", "shared.weight", "logit_scale",
+                             "lm_head.bias", "cls.predictions.bias"})
         if (name.find(part) != std::string::npos) return true;
     return false;
 }

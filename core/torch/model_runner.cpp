@@ -29,20 +29,22 @@ namespace {
 class Rotation {
 public:
     /// @param dim  width of the part of a head that RoPE may turn
-    Rotation(const RopeConfig& rope, Index dim, Index first, Index rows)
+    Rotation(const RopeConfig& rope, Index dim, Index first, Index rows, const Job& job)
         : m_interleaved(rope.interleaved), m_writesHalves(rope.writesHalves) {
         const RopeTable table = ropeTable(rope, dim, first + rows);
         m_pairs = Index(table.inverseFrequency.size());
         m_cosine.resize(std::size_t(rows * m_pairs));
         m_sine.resize(std::size_t(rows * m_pairs));
         m_old.resize(std::size_t(2 * m_pairs));
-        for (Index i = 0; i < rows; ++i)
+        for (Index i = 0; i < rows; ++i) {
+            if (i % 512 == 0) job.check();
             for (Index p = 0; p < m_pairs; ++p) {
                 const float angle = float(first + i) * table.inverseFrequency[std::size_t(p)];
                 const auto at = std::size_t(i * m_pairs + p);
                 m_cosine[at] = std::cos(angle) * table.attentionFactor;
                 m_sine[at] = std::sin(angle) * table.attentionFactor;
             }
+        }
     }
     /// Turns the vector `x` of row `row` in place.
     void apply(float* x, Index row) {
@@ -197,8 +199,10 @@ private:
         embed(ids, past);
 
         const Index turned = c.latent.used() ? c.latent.rope : c.headDim;
-        Rotation rotation(c.rope, turned, past, n);
-        Rotation local(c.localRope, turned, past, n);
+        Rotation rotation(c.rope, turned, past, n, job);
+        const bool two = std::any_of(c.layerConfigs.begin(), c.layerConfigs.end(),
+                                     [](const LayerConfig& layer) { return layer.localRope; });
+        Rotation local(c.localRope, turned, past, two ? n : 0, job);
         std::vector<float> q(std::size_t(n * c.heads * c.headDim)),
             o(std::size_t(n * c.heads * c.valueWidth()));
 

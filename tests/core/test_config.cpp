@@ -374,8 +374,8 @@ TEST_CASE("which layers see a window only", "[config]") {
     CHECK(windows(read(of("gpt_oss"))) == "128 0 128 0");
     CHECK(windows(read(of("gemma3_text", {{"num_hidden_layers", 7}, {"sliding_window", 5}}))) ==
           "5 5 5 5 5 0 5");
-    CHECK(windows(read(of("gemma3_text", {{"sliding_window_pattern", 2}, {"sliding_window", 5}}))) ==
-          "5 0 5 0");
+    CHECK(windows(read(of("gemma3_text",
+                          {{"sliding_window_pattern", 2}, {"sliding_window", 5}}))) == "5 0 5 0");
 
     // no_rope_layers: 1 = rotate, in spite of its name; only layers without RoPE have a window.
     const ModelConfig smol =
@@ -412,7 +412,7 @@ TEST_CASE("class defaults of single architectures", "[config]") {
     CHECK_FALSE(oss.rope.truncate);
     CHECK(oss.rope.originalMaxPositions == 4096);
     CHECK(oss.rope.theta == 150000);
-    CHECK(read(of("gpt_oss", {{"rope_scaling", nullptr}})).rope.kind == "default");
+    CHECK(read(of("gpt_oss", {{"rope_scaling", nullptr}})).rope.kind == "yarn");
 
     const ModelConfig gpt2 = read(of("gpt2", {{"n_embd", 32}, {"n_head", 4}, {"n_layer", 3}}));
     CHECK(gpt2.layers == 3);
@@ -449,20 +449,41 @@ TEST_CASE("class defaults of single architectures", "[config]") {
     CHECK(phi.rope.kind == "longrope");
     CHECK(phi.rope.originalMaxPositions == 1024);
     CHECK(phi.recomputesAtSwitch);
+    const ModelConfig silent = read(of("phi3", {{"rope_scaling", longrope}}));
+    CHECK(silent.rope.originalMaxPositions == 4096);  // the class's, not the nested one
+}
+
+TEST_CASE("a rotated share turns pairs, and only where the class knows it", "[config]") {
+    // 0.3 of 16 dimensions are 4.8: four turn. Of 0.35, five: three pairs, powers of 2k / 5.
+    const auto neox = [](double share) {
+        return read(of("gpt_neox",
+                       {{"hidden_size", 64}, {"num_attention_heads", 4}, {"rotary_pct", share}}));
+    };
+    CHECK(ropeTable(neox(0.3).rope, 16, 1).inverseFrequency.size() == 2);
+    const std::vector<float> odd = ropeTable(neox(0.35).rope, 16, 1).inverseFrequency;
+    REQUIRE(odd.size() == 3);
+    for (std::size_t k = 0; k < 3; ++k)
+        CHECK(double(odd[k]) == Approx(std::pow(10000.0, -2.0 * double(k) / 5)));
+
+    const ModelConfig llama = read(of("llama", {{"partial_rotary_factor", 0.5}}));
+    CHECK(llama.rope.partial == 1);
+    CHECK(std::any_of(llama.notes.begin(), llama.notes.end(), [](const std::string& n) {
+        return n.starts_with("partial_rotary_factor ignored");
+    }));
 }
 
 TEST_CASE("Gemma 3 has two RoPEs in either spelling", "[config]") {
     const json linear = {{"rope_type", "linear"}, {"factor", 8.0}};
-    const ModelConfig v4 = read(of("gemma3_text", {{"rope_scaling", linear},
-                                                   {"rope_theta", 2e6},
-                                                   {"rope_local_base_freq", 3e4}}));
+    const ModelConfig v4 =
+        read(of("gemma3_text",
+                {{"rope_scaling", linear}, {"rope_theta", 2e6}, {"rope_local_base_freq", 3e4}}));
     json full = linear;
     full["rope_theta"] = 2e6;
-    const ModelConfig v5 = read(
-        of("gemma3_text",
-           {{"rope_parameters",
-             {{"full_attention", full},
-              {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 3e4}}}}}}));
+    const ModelConfig v5 =
+        read(of("gemma3_text",
+                {{"rope_parameters",
+                  {{"full_attention", full},
+                   {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 3e4}}}}}}));
     for (const ModelConfig& c : {v4, v5}) {
         CHECK(c.rope.kind == "linear");
         CHECK(c.rope.factor == 8);

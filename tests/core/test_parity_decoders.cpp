@@ -260,9 +260,9 @@ void checkAgainstGolden(const std::string& name, const fs::path& model) {
     const Code code = GENERATE(Code::Cpu, Code::Gpu);
     // The goldens are float32; a GPU takes the type of the weights.
     const ModelFolder wide;
-    const bool narrow = code == Code::Gpu && fs::exists(model / "model.safetensors") &&
-                        SafeTensors::openModel(model).tensors().begin()->second.dtype ==
-                            StDType::BF16;
+    const bool narrow =
+        code == Code::Gpu && fs::exists(model / "model.safetensors") &&
+        SafeTensors::openModel(model).tensors().begin()->second.dtype == StDType::BF16;
     if (narrow) {
         Tensors(model / "model.safetensors").write(wide.path / "model.safetensors");
         fs::copy_file(model / "config.json", wide.path / "config.json");
@@ -291,8 +291,9 @@ TEST_CASE("decoders agree with transformers in both spellings of config.json", "
         "llama", "llama_linear", "qwen2", "qwen3", "gpt2", "gemma2", "phi3", "olmo2", "mixtral",
         "gpt_oss", "llama_bias", "llama_dynamic", "llama_yarn", "llama_longrope", "mistral",
         "mistral_nemo", "qwen2_window", "gemma", "gemma3", "phi3_partial", "gpt2_scaled",
-        "gpt_neox", "gpt_neox_sequential", "opt", "opt_post_norm", "glm4", "qwen3_moe", "smollm3",
-        "deepseek_v2", "deepseek_v2_groups", "deepseek_v3", "deepseek_v3_halves", "gpt_oss_mxfp4");
+        "gpt_neox", "gpt_neox_sequential", "gpt_neox_odd", "opt", "opt_post_norm", "glm4",
+        "qwen3_moe", "smollm3", "deepseek_v2", "deepseek_v2_groups", "deepseek_v2_bias",
+        "deepseek_v3", "deepseek_v3_halves", "gpt_oss_mxfp4");
     const std::string config = GENERATE("config.json", "config_v4.json");
     CAPTURE(model, config);
     const ModelFolder folder(folderOf(model), config);

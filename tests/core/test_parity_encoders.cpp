@@ -174,8 +174,9 @@ void compareDecode(const Model& model, ModelRunner& runner, kernels::Backend& ba
 }  // namespace
 
 TEST_CASE("encoders agree with transformers in both spellings", "[parity]") {
-    const auto name = GENERATE(as<std::string>{}, "bert", "t5", "vit", "roberta", "xlm_roberta",
-                               "clip", "clip_vision", "vit_resized", "bart", "t5_v11");
+    const auto name =
+        GENERATE(as<std::string>{}, "bert", "t5", "vit", "roberta", "roberta_untied", "xlm_roberta",
+                 "clip", "clip_vision", "vit_resized", "bart", "bart_untied", "t5_v11", "mt5");
     const bool v4 = GENERATE(false, true);
     CAPTURE(name, v4);
     const Model model(name, v4);

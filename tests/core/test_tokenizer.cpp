@@ -186,6 +186,10 @@ TEST_CASE("added tokens: longest first, white space, whole words", "[tokenizer]"
     CHECK(t->encode("who").ids == std::vector<std::int32_t>{261});
     CHECK(t->encode("whom").ids == std::vector<std::int32_t>{'w', 'h', 'o', 'm'});
     CHECK(t->encode("a<m> <m>b").ids == std::vector<std::int32_t>{'a', 260, 260, 'b'});
+    // Numbered in the order of the list, whatever it says.
+    j["added_tokens"] = {added(259, "<x>", false, false, false),
+                         added(258, "<y>", false, false, false)};
+    CHECK(load(j)->encode("<x><y>").ids == std::vector<std::int32_t>{258, 259});
 }
 
 TEST_CASE("split behaviours, by hand", "[tokenizer]") {
@@ -307,6 +311,37 @@ TEST_CASE("patterns mean what they mean in Oniguruma", "[tokenizer]") {
     CHECK(ends("x*", "").empty());                            // nothing matches in nothing
     CHECK_THROWS_WITH(text::Regex("(", "here"), Catch::Contains("here"));
     CHECK_THROWS_WITH(text::Regex("[a", "here"), Catch::Contains("open class"));
+    CHECK_THROWS_WITH(text::Regex(R"(\p{Han)", "here"), Catch::Contains("here"));
+}
+
+TEST_CASE("patterns cut where the library cuts", "[tokenizer]") {
+    // Properties, POSIX names and escapes that PCRE2 has otherwise; make_tokenizer_regexes.py.
+    const json golden = readJson(std::string(SPARSIGHT_TEST_DATA) + "/tokenizer_regexes.json");
+    REQUIRE(golden["cases"].size() > 30);
+    for (const json& c : golden["cases"]) {
+        json j = small();
+        j["pre_tokenizer"] = {{"type", "Split"},
+                              {"pattern", {{"Regex", c["pattern"]}}},
+                              {"behavior", "Isolated"},
+                              {"invert", false}};
+        j["model"] = {{"type", "WordLevel"}, {"vocab", {{"<unk>", 0}}}, {"unk_token", "<unk>"}};
+        const auto t = load(j);
+        for (std::size_t i = 0; i < golden["texts"].size(); ++i) {
+            const auto text = golden["texts"][i].get<std::string>();
+            CAPTURE(c["pattern"].dump(), text);
+            CHECK(chars(t->encode(text)) ==
+                  c["offsets"][i].get<std::vector<std::array<Index, 2>>>());
+        }
+    }
+}
+
+TEST_CASE("an empty chain of decoders joins without spaces, none with", "[tokenizer]") {
+    json j = small();
+    const std::vector<std::int32_t> ids{256, 257};
+    j["decoder"] = nullptr;
+    CHECK(load(j)->decode(ids) == "ab abc");
+    j["decoder"] = {{"type", "Sequence"}, {"decoders", json::array()}};
+    CHECK(load(j)->decode(ids) == "ababc");
 }
 
 TEST_CASE("what is not supported is refused by name", "[tokenizer]") {
@@ -429,7 +464,7 @@ TEST_CASE("damaged tokenizer files are errors", "[tokenizer]") {
 
 TEST_CASE("a SentencePiece model gives the sentencepiece library's ids", "[tokenizer]") {
     const std::string data = std::string(SPARSIGHT_TEST_DATA) + "/sentencepiece/";
-    const std::string kind = GENERATE("bpe", "unigram");
+    const std::string kind = GENERATE("bpe", "runs", "unigram");
     const auto t = Tokenizer::load(data + kind + ".model");
     const json golden = readJson(data + "golden.json")[kind];
     REQUIRE(golden.size() > 40);
@@ -531,6 +566,58 @@ TEST_CASE("vocab.json with merges.txt is the byte-level BPE that it was", "[toke
         CHECK(e.ids == g["ids"].get<std::vector<std::int32_t>>());
         CHECK(t->decode(e.ids) == g["decoded"].get<std::string>());
     }
+    // As numbers, not as text: 99999 comes before 100000.
+    const auto next = std::int32_t(t->vocabSize());
+    config["added_tokens_decoder"]["100000"] = {{"content", "<later>"}};
+    config["added_tokens_decoder"]["99999"] = {{"content", "<sooner>"}};
+    directory.write("tokenizer_config.json", config.dump());
+    const auto more = Tokenizer::load(directory.path);
+    CHECK(more->encode("<sooner><later>", false).ids == std::vector{next, next + 1});
+}
+
+TEST_CASE("tiktoken ranks give the tiktoken library's ids", "[tokenizer]") {
+    const std::string name = GENERATE("llama3", "qwen", "o200k");
+    const std::string folder = std::string(SPARSIGHT_TEST_DATA) + "/tiktoken/";
+    const auto t = Tokenizer::load(folder + name);
+    const json golden = readJson(folder + "golden.json")[name];
+    REQUIRE(golden.size() > 40);
+    for (const json& g : golden) {
+        const auto text = g["text"].get<std::string>();
+        CAPTURE(name, text);
+        const auto ids = g["ids"].get<std::vector<std::int32_t>>();
+        CHECK(t->encode(text, false).ids == ids);
+        CHECK(t->decode(ids, false) == g["decoded"].get<std::string>());
+    }
+    const Encoding hi = t->encode("hi");
+    CHECK(hi.tokens.front() == (name == "llama3" ? "<|begin_of_text|>" : "h"));
+}
+
+TEST_CASE("damaged tiktoken files are errors", "[tokenizer]") {
+    std::ifstream in(std::string(SPARSIGHT_TEST_DATA) + "/tiktoken/qwen/qwen.tiktoken");
+    const std::string good{std::istreambuf_iterator<char>(in), {}};
+    const auto says = [](const std::string& bytes, const char* part) {
+        const auto file = std::filesystem::temp_directory_path() /
+                          ("sparsight_" + std::to_string(getpid()) + ".tiktoken");
+        std::ofstream(file) << bytes;
+        std::string message;
+        try {
+            Tokenizer::load(file);
+        } catch (const Error& e) {
+            CHECK(e.code() == Errc::Format);
+            message = e.what();
+        }
+        std::filesystem::remove(file);
+        CHECK_THAT(message, Catch::Contains(part));
+    };
+    says(good + "YWJj\n", "line 501 is not a token in base64");
+    says(good + "YWJj x\n", "line 501");
+    says(good + "Y! 500\n", "line 501");
+    says(good + "YWJj -1\n", "line 501");
+    says(good + "YWJjZGVm 499\n", "rank 499 is given twice");
+    says(good + "AA== 500\n", "rank 500 is given twice");
+    says(good.substr(good.find('\n') + 1), "no token for the byte 0 alone");
+    says("", "no token for the byte 0 alone");
+    says(good.substr(good.find('\n') + 1) + "= 500\n", "no token for the byte 0 alone");
 }
 
 TEST_CASE("a broken SentencePiece model and an empty directory are errors", "[tokenizer]") {

@@ -30,6 +30,9 @@ with tempfile.TemporaryDirectory() as work:
     for name, options in {
             "bpe": dict(model_type="bpe", byte_fallback=True, vocab_size=450,
                         normalization_rule_name="identity", remove_extra_whitespaces=False),
+            "runs": dict(model_type="bpe", byte_fallback=True, vocab_size=420, add_dummy_prefix=False,
+                         normalization_rule_name="identity", remove_extra_whitespaces=False,
+                         user_defined_symbols=["\u2581\u2581", "\n"]),
             "unigram": dict(model_type="unigram", vocab_size=260,
                             normalization_rule_tsv=f"{work}/rules.tsv")}.items():
         spm.SentencePieceTrainer.train(input=f"{work}/text", model_prefix=f"{HERE}/sentencepiece/{name}",

@@ -72,7 +72,9 @@ Bpe Bpe::load(const json& model, const std::string& where) {
         throw Error(Errc::Unsupported,
                     where + ": BPE with dropout gives other tokens each time; set it to null");
     if (!model.contains("vocab")) fail("has no object \"vocab\"");
-    if (!model.contains("merges") || !model["merges"].is_array()) fail("has no list \"merges\"");
+    const bool byRank = model.contains("merges") && model["merges"] == kMergesByRank;
+    if (!model.contains("merges") || !(byRank || model["merges"].is_array()))
+        fail("has no list \"merges\"");
     Bpe bpe;
     bpe.m_vocab = Vocab::fromObject(model["vocab"], where + ": model");
     bpe.m_prefix = stringOption(model, "continuing_subword_prefix", where);
@@ -96,6 +98,10 @@ Bpe Bpe::load(const json& model, const std::string& where) {
                 if (spellBytes(bytes) == *token) bpe.m_whole.emplace(bytes, id);
             }
 
+    if (byRank) {
+        bpe.mergeByRank();
+        return bpe;
+    }
     const json& merges = model["merges"];
     bpe.m_merges = MergeTable(merges.size());
     std::int32_t rank = 0;
@@ -127,6 +133,26 @@ Bpe Bpe::load(const json& model, const std::string& where) {
         bpe.m_merges.set(a, b, {rank++, ab});
     }
     return bpe;
+}
+
+void Bpe::mergeByRank() {
+    struct Pair {
+        std::int32_t left, right, product;
+    };
+    std::vector<Pair> pairs;
+    for (std::int32_t id = 0; id < m_vocab.ids(); ++id) {
+        const std::string* token = m_vocab.token(id);
+        if (token == nullptr) continue;
+        for (std::size_t at = 0; at < token->size();) {
+            at += codePointAt(*token, at).bytes;
+            const std::string_view left = std::string_view(*token).substr(0, at),
+                                   right = std::string_view(*token).substr(at);
+            const std::int32_t a = m_vocab.idOf(left), b = m_vocab.idOf(right);
+            if (a >= 0 && b >= 0) pairs.push_back({a, b, id});
+        }
+    }
+    m_merges = MergeTable(pairs.size());
+    for (const Pair& p : pairs) m_merges.set(p.left, p.right, {p.product, p.product});
 }
 
 void Bpe::encodeBytes(std::string_view word, std::vector<WordToken>& out) const {

@@ -11,6 +11,10 @@
 
 namespace sparsight::text {
 
+/// As "merges" of a BPE model: two tokens merge when the vocabulary has the two together, the
+/// lowest id of such products first (tiktoken).
+inline constexpr const char* kMergesByRank = "by rank";
+
 /// Hash table from a pair of ids to the rank and the product of their merge: open addressing, as a
 /// lookup per pair of neighbours is what tokenizing costs.
 class MergeTable {
@@ -38,7 +42,7 @@ private:
 /// lowest rank first, leftmost on ties. Immutable after load.
 class Bpe {
 public:
-    /// @param model  the "model" object of tokenizer.json
+    /// @param model  the "model" object of tokenizer.json; its merges may be kMergesByRank
     /// @param where  for messages
     /// @throws Error(Unsupported) naming the option, Error(Format)
     static Bpe load(const nlohmann::json& model, const std::string& where);
@@ -59,6 +63,7 @@ public:
 
 private:
     struct Symbol;
+    void mergeByRank();
     void merge(std::vector<Symbol>& symbols, std::vector<WordToken>& out) const;
 
     Vocab m_vocab;

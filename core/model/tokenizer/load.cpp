@@ -318,7 +318,8 @@ std::string normalizedContent(const std::vector<Normalizer>& stages, const std::
     return std::string(chunk.text);
 }
 
-/// Ids as the library gives them: the model's own for a token that it has, else running on.
+/// Ids as the library gives them: the model's own for a token that it has, else running on in the
+/// order of the list.
 void readAddedTokens(const json& list, const std::string& where, Tokenizer::Impl& t) {
     if (list.is_null()) return;
     if (!list.is_array()) formatError(where, "added_tokens must be a list");
@@ -339,8 +340,6 @@ void readAddedTokens(const json& list, const std::string& where, Tokenizer::Impl
             formatError(who, "needs a whole number as id");
         if (!a.content.empty()) read.emplace_back(item["id"].get<std::int64_t>(), std::move(a));
     }
-    std::stable_sort(read.begin(), read.end(),
-                     [](const auto& a, const auto& b) { return a.first < b.first; });
     std::set<std::string> seen;
     auto next = std::int32_t(t.vocab().size());
     for (auto& [id, a] : read) {
@@ -430,6 +429,7 @@ std::shared_ptr<const Tokenizer::Impl> loadTokenizer(const json& file, const std
     each(part("post_processor"), "processors", where + ": post_processor", [&](const json& s) {
         addPostProcessor(s, where + ": post_processor", t->postProcessors);
     });
+    t->spaced = part("decoder").is_null();
     each(part("decoder"), "decoders", where + ": decoder",
          [&](const json& s) { addDecoder(s, where + ": decoder", t->decoders); });
     for (const char* ignored : {"truncation", "padding"})

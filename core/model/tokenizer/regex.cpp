@@ -15,20 +15,130 @@ namespace {
 // White_Space. PCRE2's own \s also takes U+180E.
 constexpr std::string_view kSpace =
     R"(\t-\r\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-// PCRE2 10.42 leaves the marks out of \w; Oniguruma takes the superscript digits and fractions in.
-constexpr std::string_view kWord =
+// PCRE2 10.42 leaves the marks out of \w.
+constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Outside a class Oniguruma takes the superscript digits and fractions in.
+constexpr std::string_view kWordAlone =
     R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 constexpr std::string_view kHex = "0-9a-fA-F";
-/// POSIX classes that Oniguruma defines by Unicode properties, and PCRE2 by others.
-constexpr std::pair<std::string_view, std::string_view> kPosix[] = {
+/// POSIX classes that Oniguruma defines by Unicode properties, and PCRE2 by others; the long names
+/// of properties, which PCRE2 does not know. Both may stand as [:name:] or \p{name}.
+constexpr std::pair<std::string_view, std::string_view> kNamed[] = {
     {"alpha", R"(\p{Alphabetic})"},
     {"alnum", R"(\p{Alphabetic}\p{Nd})"},
+    {"blank", R"(\t\p{Zs})"},
     {"space", kSpace},
-    {"word", kWord},
+    {"word", kWordAlone},
     {"upper", R"(\p{Uppercase})"},
     {"digit", R"(\p{Nd})"},
     {"lower", R"(\p{Lowercase})"},
-    {"xdigit", kHex}};
+    {"punct", R"(\p{P})"},
+    {"cntrl", R"(\p{Cc})"},
+    {"xdigit", kHex},
+    {"letter", R"(\p{L})"},
+    {"uppercaseletter", R"(\p{Lu})"},
+    {"lowercaseletter", R"(\p{Ll})"},
+    {"titlecaseletter", R"(\p{Lt})"},
+    {"modifierletter", R"(\p{Lm})"},
+    {"otherletter", R"(\p{Lo})"},
+    {"mark", R"(\p{M})"},
+    {"combiningmark", R"(\p{M})"},
+    {"nonspacingmark", R"(\p{Mn})"},
+    {"spacingmark", R"(\p{Mc})"},
+    {"enclosingmark", R"(\p{Me})"},
+    {"number", R"(\p{N})"},
+    {"decimalnumber", R"(\p{Nd})"},
+    {"letternumber", R"(\p{Nl})"},
+    {"othernumber", R"(\p{No})"},
+    {"punctuation", R"(\p{P})"},
+    {"symbol", R"(\p{S})"},
+    {"mathsymbol", R"(\p{Sm})"},
+    {"currencysymbol", R"(\p{Sc})"},
+    {"modifiersymbol", R"(\p{Sk})"},
+    {"othersymbol", R"(\p{So})"},
+    {"separator", R"(\p{Z})"},
+    {"spaceseparator", R"(\p{Zs})"},
+    {"other", R"(\p{C})"},
+    {"control", R"(\p{Cc})"}};
+
+/// Those that mean another set as [:name:] than as \p{name}.
+constexpr std::pair<std::string_view, std::string_view> kPosix[] = {{"word", kWord},
+                                                                    {"punct", R"(\p{P}\p{S})"}};
+
+/// Members of the class with that name; case, spaces, '_' and '-' do not count. Empty: not ours.
+std::string_view membersOf(std::string_view name) {
+    std::string plain;
+    for (const char c : name)
+        if (c != ' ' && c != '_' && c != '-')
+            plain += char(std::tolower(static_cast<unsigned char>(c)));
+    for (const auto& [known, members] : kNamed)
+        if (known == plain) return members;
+    return {};
+}
+
+/// Whether a name is that of a script. PCRE2 takes \p{Han} for all characters that Han text uses,
+/// Oniguruma for those that belong to it: \p{sc:Han}.
+bool isScript(std::string_view name) {
+    const std::string pattern = "\\p{sc:" + std::string(name) + "}";
+    int error = 0;
+    PCRE2_SIZE at = 0;
+    pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                     PCRE2_UTF, &error, &at, nullptr);
+    pcre2_code_free(code);
+    return code != nullptr;
+}
+
+/// A set of characters: members of a class, or all others.
+struct Set {
+    std::string members;
+    bool negated = false;
+};
+std::string classOf(const Set& set) {
+    return (set.negated ? "[^" : "[") + set.members + "]";
+}
+
+/// Reads a \p{..} or \P{..} whose backslash is at `i`, and leaves `i` behind it.
+Set readProperty(std::string_view p, std::size_t& i) {
+    Set set;
+    set.negated = p[i + 1] == 'P';
+    const std::size_t end = p.find('}', i);
+    if (end == p.npos) {  // for PCRE2 to refuse
+        set.members = p.substr(i);
+        i = p.size();
+        return set;
+    }
+    std::string_view name = p.substr(i + 3, end - i - 3);
+    if (name.starts_with('^')) {
+        set.negated = !set.negated;
+        name.remove_prefix(1);
+    }
+    const std::string_view known = membersOf(name);
+    set.members = !known.empty()   ? std::string(known)
+                  : isScript(name) ? "\\p{sc:" + std::string(name) + "}"
+                                   : "\\p{" + std::string(name) + "}";
+    i = end + 1;
+    return set;
+}
+bool isProperty(std::string_view p, std::size_t i) {
+    return (p[i + 1] == 'p' || p[i + 1] == 'P') && p.substr(i + 2).starts_with('{');
+}
+
+/// What an escape that both write differently is in PCRE2: \uHHHH, \v (one character here), and \Q,
+/// \E, \p without braces (these letters). Reads it at `i`, leaves `i` behind it; empty: another.
+std::string readEscape(std::string_view p, std::size_t& i) {
+    const char c = p[i + 1];
+    if (c == 'u') {
+        const std::string_view hex = p.substr(i + 2, 4);
+        if (hex.size() < 4 || hex.find_first_not_of("0123456789abcdefABCDEF") != hex.npos)
+            return {};
+        i += 6;
+        return "\\x{" + std::string(hex) + "}";
+    }
+    const bool letter = c == 'Q' || c == 'E' || ((c == 'p' || c == 'P') && !isProperty(p, i));
+    if (c != 'v' && !letter) return {};
+    i += 2;
+    return letter ? std::string(1, c) : "\\x0b";
+}
 
 std::string errorText(int code) {
     PCRE2_UCHAR buffer[256] = {};
@@ -86,7 +196,7 @@ bool negates(char c) {
 
 /// `\b` (or `\B`, where it is not) by our own `\w`.
 std::string wordBoundary(bool boundary) {
-    const std::string word = "[" + std::string(kWord) + "])";
+    const std::string word = "[" + std::string(kWordAlone) + "])";
     const char *same = boundary ? "(?!" : "(?=", *other = boundary ? "(?=" : "(?!";
     return "(?:(?<=" + word + same + word + "|(?<!" + word + other + word + ")";
 }
@@ -115,6 +225,18 @@ std::string translateClass(std::string_view p, std::size_t& i, int depth, const 
     for (bool first = true; i < p.size() && (p[i] != ']' || first); first = false) {
         if (p[i] == '\\' && i + 1 < p.size()) {
             const char c = p[i + 1];
+            if (const std::string escape = readEscape(p, i); !escape.empty()) {
+                plain += escape;
+                continue;
+            }
+            if (isProperty(p, i)) {
+                const Set set = readProperty(p, i);
+                if (set.negated)
+                    addOther(classOf(set));
+                else
+                    plain += set.members;
+                continue;
+            }
             if (setOf(c).empty())
                 plain.append({'\\', c});
             else if (negates(c))
@@ -125,10 +247,19 @@ std::string translateClass(std::string_view p, std::size_t& i, int depth, const 
         } else if (p[i] == '[' && p.substr(i, 2) == "[:" &&
                    p.find(":]", i) != std::string_view::npos) {
             const std::size_t end = p.find(":]", i) + 2;
-            const std::string_view name = p.substr(i + 2, end - i - 4);
-            const auto* known = std::find_if(std::begin(kPosix), std::end(kPosix),
+            std::string_view name = p.substr(i + 2, end - i - 4);
+            const bool inverted = name.starts_with('^');
+            if (inverted) name.remove_prefix(1);
+            const auto* posix = std::find_if(std::begin(kPosix), std::end(kPosix),
                                              [&](const auto& k) { return k.first == name; });
-            plain += known == std::end(kPosix) ? p.substr(i, end - i) : known->second;
+            const std::string_view known =
+                posix == std::end(kPosix) ? membersOf(name) : posix->second;
+            if (known.empty())
+                plain += p.substr(i, end - i);
+            else if (inverted)
+                addOther(classOf({std::string(known), true}));
+            else
+                plain += known;
             i = end;
         } else if (p[i] == '[') {
             addOther(translateClass(p, i, depth + 1, what));
@@ -166,14 +297,24 @@ std::string translatePattern(std::string_view p, const std::string& what) {
         if (p[i] == '\\' && i + 1 < p.size()) {
             const char c = p[i + 1];
             atom = out.size();
+            if (const std::string escape = readEscape(p, i); !escape.empty()) {
+                out += escape;
+                continue;
+            }
+            if (isProperty(p, i)) {
+                out += classOf(readProperty(p, i));
+                continue;
+            }
             if (c == 'b' || c == 'B')  // where \w begins or ends, and where not
                 out += wordBoundary(c == 'b');
+            else if (c == 'w' || c == 'W')
+                out += classOf({std::string(kWordAlone), c == 'W'});
             else if (setOf(c).empty())
                 out.append({'\\', c});
             else
                 out.append(negates(c) ? "[^" : "[").append(setOf(c)).append("]");
             i += 2;
-            if ((c == 'p' || c == 'P' || c == 'x') && i < p.size() && p[i] == '{')
+            if (c == 'x' && i < p.size() && p[i] == '{')
                 while (i < p.size() && out.back() != '}') out += p[i++];
         } else if (p[i] == '[') {
             atom = out.size();
@@ -188,7 +329,8 @@ std::string translatePattern(std::string_view p, const std::string& what) {
                 out += p[i] == 'm' ? 's' : p[i];
         } else if (const std::size_t end = p.find_first_not_of("0123456789,", i + 1);
                    p[i] == '{' && end != std::string_view::npos && p[end] == '}') {
-            out += p.substr(i, end + 1 - i);
+            const bool fromNone = p[i + 1] == ',';  // {,n} is {0,n}
+            out.append(fromNone ? "{0" : "{").append(p.substr(i + 1, end - i));
             i = end + 1;
             if (i < p.size() && p[i] == '+') {  // repeats the whole, not possessive as in PCRE2
                 out.insert(atom, "(?:").append(")+");

@@ -151,13 +151,15 @@ SpModel readModel(std::string_view bytes, const std::string& where) {
 }
 
 /// SentencePiece merges the two neighbours whose union has the best score: as ranked pairs these
-/// are all ways to cut each piece in two pieces, best piece first.
+/// are all ways to cut each piece in two pieces, best piece first. User-defined symbols are found
+/// in the text before; only those with spaces in them (Gemma's runs) are left to this.
 json mergesOf(const SpModel& m) {
     std::unordered_map<std::string_view, std::size_t> ids;
     for (std::size_t i = 0; i < m.pieces.size(); ++i) ids.emplace(m.pieces[i].text, i);
     std::vector<std::size_t> order;
     for (std::size_t i = 0; i < m.pieces.size(); ++i)
-        if (m.pieces[i].type == PieceType::Normal) order.push_back(i);
+        if (m.pieces[i].type == PieceType::Normal || m.pieces[i].type == PieceType::UserDefined)
+            order.push_back(i);
     std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
         return m.pieces[a].score > m.pieces[b].score;
     });
@@ -293,7 +295,8 @@ json sentencePieceAsJson(std::string_view bytes, const json& config, const std::
             unknownToken = p.text;
         }
         const bool special = p.type == PieceType::Unknown || p.type == PieceType::Control;
-        if (special || p.type == PieceType::UserDefined)
+        const bool spaced = p.text.find("\u2581") != std::string::npos;
+        if (special || (p.type == PieceType::UserDefined && !spaced))
             added.push_back({{"id", i},
                              {"content", p.text},
                              {"single_word", false},

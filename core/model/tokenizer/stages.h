@@ -194,7 +194,9 @@ struct Tokenizer::Impl {
     text::Model model;
     bool rawBytes = false;  ///< words reach the model as bytes (Bpe::encodeBytes)
     std::vector<text::PostProcessor> postProcessors;
-    std::vector<text::Decoder> decoders;  ///< none: tokens are joined by spaces
+    std::vector<text::Decoder> decoders;
+    bool spaced = false;  ///< the file has no decoder (not even an empty Sequence): tokens are
+                          ///< joined by spaces
     std::vector<std::string> notes;
     std::string kind;  ///< "byte-level BPE"
 

@@ -43,8 +43,9 @@ std::vector<std::string> mergeLines(const std::string& text) {
     return lines;
 }
 
-/// Added tokens of tokenizer_config.json (which says everything) and of added_tokens.json.
-json addedTokens(const json& config, const std::filesystem::path& directory) {
+}  // namespace
+
+json addedTokensOf(const json& config, const std::filesystem::path& directory) {
     json out = json::array();
     const auto add = [&](const std::string& content, const json& id, const json& from) {
         const auto flag = [&](const char* key) {
@@ -77,10 +78,10 @@ json addedTokens(const json& config, const std::filesystem::path& directory) {
             for (const auto& [content, id] : list.items())
                 if (id.is_number_unsigned()) add(content, id, {{"special", true}});
     }
+    std::stable_sort(out.begin(), out.end(),
+                     [](const json& a, const json& b) { return a["id"] < b["id"]; });
     return out;
 }
-
-}  // namespace
 
 json tokenizerConfig(const std::filesystem::path& directory) {
     const auto file = directory / "tokenizer_config.json";
@@ -140,7 +141,7 @@ json vocabAndMergesAsJson(const std::filesystem::path& directory) {
                 {"trim_offsets", true},
                 {"add_prefix_space", false}};
     }
-    return {{"added_tokens", addedTokens(config, directory)},
+    return {{"added_tokens", addedTokensOf(config, directory)},
             {"normalizer", normalizer},
             {"pre_tokenizer", pre},
             {"post_processor", post},

@@ -20,6 +20,10 @@ def make(kind):
     if kind == "roberta":
         return tf.RobertaForMaskedLM(tf.RobertaConfig(
             vocab_size=100, max_position_embeddings=60, type_vocab_size=1, **small))
+    if kind == "roberta_untied":  # an output matrix and a bias of its own
+        return tf.RobertaForMaskedLM(tf.RobertaConfig(
+            vocab_size=100, max_position_embeddings=60, type_vocab_size=1, tie_word_embeddings=False,
+            **small))
     if kind == "xlm_roberta":
         return tf.XLMRobertaForMaskedLM(tf.XLMRobertaConfig(
             vocab_size=100, max_position_embeddings=60, type_vocab_size=1, **small))
@@ -37,6 +41,16 @@ def make(kind):
             vocab_size=100, d_model=32, encoder_layers=2, decoder_layers=3, encoder_attention_heads=4,
             decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=40, max_position_embeddings=64,
             scale_embedding=True))
+    if kind == "bart_untied":  # each tower has embeddings of its own
+        return tf.BartForConditionalGeneration(tf.BartConfig(
+            vocab_size=100, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+            decoder_attention_heads=4, encoder_ffn_dim=40, decoder_ffn_dim=48, max_position_embeddings=64,
+            tie_word_embeddings=False))
+    if kind == "mt5":  # a number of buckets that four does not divide
+        return tf.MT5ForConditionalGeneration(tf.MT5Config(
+            vocab_size=100, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=2,
+            relative_attention_num_buckets=10, relative_attention_max_distance=20,
+            decoder_start_token_id=0))
     if kind == "t5_v11":
         return tf.T5ForConditionalGeneration(tf.T5Config(
             vocab_size=100, d_model=32, d_kv=12, d_ff=48, num_layers=2, num_decoder_layers=3, num_heads=4,
@@ -47,7 +61,7 @@ def make(kind):
 
 def attention_modules(kind, m):
     """{group: [attention module per layer]}"""
-    if kind in ("roberta", "xlm_roberta"):
+    if "roberta" in kind:
         return {"": [l.attention.self for l in m.roberta.encoder.layer]}
     if kind == "clip":
         return {"text": [l.self_attn for l in m.text_model.encoder.layers],
@@ -56,7 +70,7 @@ def attention_modules(kind, m):
         return {"vision": [l.self_attn for l in getattr(m, "vision_model", m).encoder.layers]}
     if kind == "vit_resized":
         return {"": [l.attention for l in m.vit.layers]}
-    if kind == "bart":
+    if kind.startswith("bart"):
         return {"enc": [l.self_attn for l in m.model.encoder.layers],
                 "dec": [l.self_attn for l in m.model.decoder.layers],
                 "cross": [l.encoder_attn for l in m.model.decoder.layers]}
@@ -84,12 +98,12 @@ def heads_of(model, group):
 
 def inputs(kind, rng, n):
     ids = lambda k, last=90: torch.tensor(rng.integers(4, last, size=(1, k)))
-    if kind in ("roberta", "xlm_roberta"):
+    if "roberta" in kind:
         x = ids(n)
         if n > 10:
             x[0, 7] = 1  # a pad token in the middle: positions do not count it
         return dict(input_ids=x)
-    if kind in ("bart", "t5_v11"):
+    if kind in ("bart", "bart_untied", "t5_v11", "mt5"):
         return dict(input_ids=ids(n), decoder_input_ids=ids(max(3, n // 3)))
     if kind == "clip":
         x = ids(n)
@@ -105,7 +119,7 @@ def main(kind):
     model = make(kind).eval()
     for p in model.parameters():  # uneven attention; norms stay around 1
         norm = p.dim() == 1 and bool((p == 1).all())
-        p.data = torch.randn_like(p) * (0.12 if kind == "t5_v11" else 0.3) + (1.0 if norm else 0.0)
+        p.data = torch.randn_like(p) * (0.12 if "t5" in kind else 0.3) + (1.0 if norm else 0.0)
     out = HERE / kind
     out.mkdir(exist_ok=True)
     model.save_pretrained(out)
@@ -172,5 +186,6 @@ def main(kind):
     print(kind, sum(f.stat().st_size for f in out.iterdir()) // 1024, "KiB")
 
 
-for kind in sys.argv[1:] or ["roberta", "xlm_roberta", "clip", "clip_vision", "vit_resized", "bart", "t5_v11"]:
+for kind in sys.argv[1:] or ["roberta", "roberta_untied", "xlm_roberta", "clip", "clip_vision", "vit_resized",
+                             "bart", "bart_untied", "t5_v11", "mt5"]:
     main(kind)
