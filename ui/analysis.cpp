@@ -149,9 +149,10 @@ void Analysis::findFacts() {
                       arrived(facts);
                       return;
                   }
-                  auto compute = [session = m_document->session(), capture = m_document->capture(),
+                  auto compute = [session = m_document->session(),
+                                  capture = m_document->sharedCapture(),
                                   backend = m_engine->backend(Engine::Long)](const Job& job) {
-                      return sessions::sessionHeadFacts(*session, capture, *backend, job);
+                      return sessions::sessionHeadFacts(*session, *capture, *backend, job);
                   };
                   m_engine->run(Engine::Long, QStringLiteral("facts"), std::move(compute))
                       .then(this, arrived)
@@ -223,9 +224,9 @@ void Analysis::startPolicy(int mask) {
         std::optional<MaskEstimate> estimate;
     };
     auto work = [key = keyOf(mask), session = m_document->session(),
-                 capture = m_document->capture(), facts = m_document->headFacts(),
+                 capture = m_document->sharedCapture(), facts = m_document->headFacts(),
                  backend = m_engine->backend(Engine::Quick)](const Job& job) -> Selected {
-        const auto data = sessions::readLayer(*session, capture, key.layer);
+        const auto data = sessions::readLayer(*session, *capture, key.layer);
         const HeadInput input = sessions::sessionHeadInput(data, facts, key.head, *backend);
         Selected out;
         out.policy =
@@ -261,14 +262,14 @@ void Analysis::startPolicy(int mask) {
 
 void Analysis::startRecall(int mask) {
     auto work = [key = keyOf(mask), policy = m_document->policy(mask),
-                 session = m_document->session(), capture = m_document->capture(),
+                 session = m_document->session(), capture = m_document->sharedCapture(),
                  facts = m_document->headFacts(), backend = m_engine->backend(Engine::Quick)](
                     const Job& job) -> std::shared_ptr<const MaskMetrics> {
-        const auto data = sessions::readLayer(*session, capture, key.layer);
+        const auto data = sessions::readLayer(*session, *capture, key.layer);
         const HeadInput input = sessions::sessionHeadInput(data, facts, key.head, *backend);
         MetricsOptions options;
-        options.needle = capture.truth;
-        const auto top = sessions::sessionTopKeys(*session, capture, key.layer, key.head);
+        options.needle = capture->truth;
+        const auto top = sessions::sessionTopKeys(*session, *capture, key.layer, key.head);
         options.top = top ? &*top : nullptr;
         options.outputError = false;
         MaskMetrics m =
@@ -295,17 +296,17 @@ void Analysis::startError(int mask) {
     const Engine::Lane lane =
         m_document->tokens() <= kQuickErrorTokens ? Engine::Quick : Engine::Long;
     auto work = [key = keyOf(mask), policy = m_document->policy(mask), dense = m_dense,
-                 session = m_document->session(), capture = m_document->capture(),
+                 session = m_document->session(), capture = m_document->sharedCapture(),
                  facts = m_document->headFacts(), backend = m_engine->backend(lane)](
                     const Job& job) -> std::shared_ptr<const MaskMetrics> {
-        const auto data = sessions::readLayer(*session, capture, key.layer);
+        const auto data = sessions::readLayer(*session, *capture, key.layer);
         const HeadInput input = sessions::sessionHeadInput(data, facts, key.head, *backend);
         const std::lock_guard lock(dense->mutex);
         if (dense->values.empty())
             dense->values = denseOutput(*backend, input, headV(*data.layer, key.head), job);
         MetricsOptions options;
-        options.needle = capture.truth;
-        const auto top = sessions::sessionTopKeys(*session, capture, key.layer, key.head);
+        options.needle = capture->truth;
+        const auto top = sessions::sessionTopKeys(*session, *capture, key.layer, key.head);
         options.top = top ? &*top : nullptr;
         options.denseOutput = dense->values.data();
         return std::make_shared<const MaskMetrics>(
@@ -336,9 +337,12 @@ void Analysis::startTable() {
     if (spec == m_tableSpec) return;
     m_tableSpec = spec;
     m_document->setTableMetrics({});
-    auto work = [spec, session = m_document->session(), capture = m_document->capture(),
+    auto work = [spec, session = m_document->session(), capture = m_document->sharedCapture(),
                  backend = m_engine->backend(Engine::Long)](const Job& job) {
-        return sessions::sessionMaskMetrics(*session, capture, spec, {}, *backend, job);
+        auto rows = sessions::sessionMaskMetrics(*session, *capture, spec, {}, *backend, job);
+        for (MaskMetrics& m : rows)
+            m.rowRecall = {};  // a number per token and head: not shown here
+        return rows;
     };
     m_engine->run(Engine::Long, QStringLiteral("table"), std::move(work))
         .then(this,

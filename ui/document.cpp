@@ -31,17 +31,17 @@ Document::Document(QObject* parent) : QObject(parent) {}
 void Document::openCapture(std::shared_ptr<sessions::Session> session,
                            sessions::CaptureInfo capture) {
     m_session = std::move(session);
-    m_capture = std::move(capture);
+    m_capture = std::make_shared<const sessions::CaptureInfo>(std::move(capture));
     m_facts.clear();
     m_table.clear();
     m_factsFailure.clear();
     m_tableFailure.clear();
     m_statsFailures.clear();
-    m_stats.assign(std::size_t(m_capture.config.layers), nullptr);
+    m_stats.assign(std::size_t(m_capture->config.layers), nullptr);
     m_results.assign(m_masks.size(), {});
     m_layer = m_head = m_query = m_key = -1;
-    if (!m_capture.layersDone.empty()) {
-        m_layer = m_capture.layersDone.front();
+    if (!m_capture->layersDone.empty()) {
+        m_layer = m_capture->layersDone.front();
         m_head = 0;
     }
     m_view = {0, double(rows()), 0, double(keys())};
@@ -100,30 +100,30 @@ QString sequenceText(const Document& document, Sequence sequence, Index token) {
 }  // namespace
 
 QString Document::tokenText(Index token) const {
-    if (m_capture.image && token >= 0 && token < m_capture.image->tokens()) {
-        const Index patch = token - m_capture.image->classTokens;
+    if (m_capture->image && token >= 0 && token < m_capture->image->tokens()) {
+        const Index patch = token - m_capture->image->classTokens;
         if (patch < 0) return tr("class token");
         return tr("patch %1,%2")
-            .arg(patch / m_capture.image->cols)
-            .arg(patch % m_capture.image->cols);
+            .arg(patch / m_capture->image->cols)
+            .arg(patch % m_capture->image->cols);
     }
-    return pieceOf(m_capture.promptText, m_capture.offsets, token);
+    return pieceOf(m_capture->promptText, m_capture->offsets, token);
 }
 
 LayerShape Document::shape() const {
-    if (m_capture.config.layers < 1) return {};
-    return layerShape(m_capture, std::clamp<Index>(m_layer, 0, m_capture.config.layers - 1));
+    if (m_capture->config.layers < 1) return {};
+    return layerShape(*m_capture, std::clamp<Index>(m_layer, 0, m_capture->config.layers - 1));
 }
 
 bool Document::causal() const {
-    if (!m_capture.config.stacks.empty()) return shape().causal;
+    if (!m_capture->config.stacks.empty()) return shape().causal;
     // Imported tensors: their statistics know (one mass per distance, or per offset both ways).
     const auto known = stats(m_layer);
     return !known || known->diagMass.size() == std::size_t(known->heads * known->Nk);
 }
 
 QString Document::rowText(Index row) const {
-    if (m_capture.config.stacks.empty() && rows() != keys())  // imported: the last rows, or others
+    if (m_capture->config.stacks.empty() && rows() != keys())  // imported: the last rows, or others
         return causal() ? tokenText(row + keys() - rows()) : QString();
     return sequenceText(*this, shape().queries, row);
 }
@@ -133,7 +133,7 @@ QString Document::keyText(Index key) const {
 }
 
 QString Document::layerText(Index layer) const {
-    return QString::fromStdString(layerName(m_capture.config, layer));
+    return QString::fromStdString(layerName(m_capture->config, layer));
 }
 
 QString Document::headText(Index layer, Index head) const {
@@ -142,9 +142,9 @@ QString Document::headText(Index layer, Index head) const {
 }
 
 void Document::selectHead(Index layer, Index head) {
-    const auto& config = m_capture.config;
+    const auto& config = m_capture->config;
     if (layer < 0 || head < 0 || layer >= config.layers || head >= config.heads) return;
-    if (!config.stacks.empty() && head >= layerShape(m_capture, layer).heads) return;
+    if (!config.stacks.empty() && head >= layerShape(*m_capture, layer).heads) return;
     if (layer == m_layer && head == m_head) return;
     const LayerShape old = shape();
     m_layer = layer;

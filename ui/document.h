@@ -49,8 +49,10 @@ public:
     void close();
     bool isOpen() const { return m_session != nullptr; }
     const std::shared_ptr<sessions::Session>& session() const { return m_session; }
-    const sessions::CaptureInfo& capture() const { return m_capture; }
-    Index tokens() const { return Index(m_capture.tokenIds.size()); }
+    const sessions::CaptureInfo& capture() const { return *m_capture; }
+    /// For work in a lane: it holds a number per token, and is better not copied.
+    const std::shared_ptr<const sessions::CaptureInfo>& sharedCapture() const { return m_capture; }
+    Index tokens() const { return Index(m_capture->tokenIds.size()); }
     QString sessionName() const;           ///< folder name without .sparsight
     QString tokenText(Index token) const;  ///< the prompt's own characters of one token
 
@@ -149,7 +151,8 @@ signals:
 
 private:
     std::shared_ptr<sessions::Session> m_session;
-    sessions::CaptureInfo m_capture;
+    std::shared_ptr<const sessions::CaptureInfo> m_capture =
+        std::make_shared<const sessions::CaptureInfo>();  ///< never null
     Index m_layer = -1, m_head = -1, m_query = -1, m_key = -1;
     MapRect m_view;
     MapStyle m_style;

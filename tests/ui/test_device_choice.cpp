@@ -55,6 +55,10 @@ private slots:
         QVERIFY(chip);
         QTRY_VERIFY(chip->isVisible());
         QVERIFY2(chip->text().contains(QStringLiteral("CPU")), qPrintable(chip->text()));
+        window.resize(1280, 720);
+        QTRY_COMPARE(window.size(), QSize(1280, 720));
+        QVERIFY2(chip->isVisible() && chip->text().contains(QStringLiteral("CPU")),
+                 qPrintable(chip->text()));
         QTest::mouseClick(chip, Qt::LeftButton);
         QMenu* menu = menuOf(window);
         QVERIFY(menu);

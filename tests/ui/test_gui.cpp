@@ -155,6 +155,21 @@ private slots:
         }
     }
 
+    void aSmallWindowCutsNoTabAndHidesNoChip() {
+        const Run r = run(QStringLiteral("small"),
+                          {m_session, QStringLiteral("--geometry"), QStringLiteral("1280x720")},
+                          {command("dump-widgets")});
+        QVERIFY2(r.status == 0, qPrintable(r.failure()));
+        QCOMPARE(r.picture.size(), QSize(1280, 720));
+        QStringList names;
+        for (const QJsonObject& w : r.of("widget"))
+            names << w.value(QStringLiteral("name")).toString();
+        QVERIFY(names.contains(QStringLiteral("dockTabs1")));
+        QVERIFY(names.contains(QStringLiteral("toolRun")));
+        for (const char* cut : {"ScrollLeftButton", "ScrollRightButton"})
+            QVERIFY2(!names.contains(QLatin1String(cut)), cut);
+    }
+
     void themesPaintTheirColours() {
         for (const auto& [name, panel] : {std::pair("dark", qRgb(0x1d, 0x20, 0x26)),
                                           std::pair("light", qRgb(0xff, 0xff, 0xff))}) {

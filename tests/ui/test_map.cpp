@@ -2,14 +2,19 @@
 #include <QApplication>
 #include <QFile>
 #include <QPushButton>
+#include <QScrollBar>
 #include <QSignalSpy>
 #include <QTest>
 #include <QWheelEvent>
+#include <cmath>
+#include <limits>
 
 #include "tests/sessions/synthetic.h"
 #include "ui/engine.h"
 #include "ui/map/head_grid.h"
+#include "ui/map/map_paint.h"
 #include "ui/map/map_view.h"
+#include "ui/map/token_text.h"
 #include "ui/map/token_view.h"
 #include "ui/shell/banner.h"
 #include "ui/shell/theme.h"
@@ -228,6 +233,68 @@ private slots:
         QTest::keyClick(text, Qt::Key_Right);
         QCOMPARE(m_document->query(), query + 1);
         settle();
+    }
+
+    void aLongTextIsLaidOutBitByBit() {
+        sessions::CaptureInfo c;
+        c.config.layers = 1;
+        c.config.heads = c.config.kvHeads = 1;
+        c.layersDone = {0};
+        constexpr Index kLong = 30000;
+        for (Index i = 0; i < kLong; ++i) {
+            const Index at = Index(c.promptText.size());
+            c.promptText += " w" + std::to_string(i % 97);
+            c.offsets.push_back({at, Index(c.promptText.size())});
+            c.tokenIds.push_back(1);
+        }
+        Document document;
+        document.openCapture(nullptr, std::move(c));
+        TokenText text(&document, nullptr);
+        text.resize(400, 200);
+        text.show();
+        QVERIFY(QTest::qWaitForWindowExposed(&text));
+        text.reset();
+        QCOMPARE(text.verticalScrollBar()->maximum(), 0);  // nothing is there yet
+        QTRY_VERIFY(text.verticalScrollBar()->maximum() > 0);
+        QTest::qWait(50);  // its scroll bar has made the lines shorter
+        QSignalSpy clicked(&text, &TokenText::clicked);
+        text.verticalScrollBar()->setValue(text.verticalScrollBar()->maximum());
+        // The last line holds the last tokens.
+        QPoint at(14, text.viewport()->height());
+        while (clicked.isEmpty() && at.y() > 0) {
+            at.ry() -= 4;
+            QTest::mouseClick(text.viewport(), Qt::LeftButton, {}, at);
+        }
+        QVERIFY(!clicked.isEmpty());
+        const Index first = clicked.front().front().value<Index>();
+        QVERIFY2(first > kLong - 400 && first < kLong, qPrintable(QString::number(first)));
+        // Another prompt while the first one is under way.
+        text.reset();
+        document.openCapture(nullptr, {});
+        text.reset();
+        QTest::qWait(20);
+        QCOMPARE(text.verticalScrollBar()->maximum(), 0);
+    }
+
+    void manyValuesHaveTheColoursOfSingleOnes() {
+        for (const bool log : {false, true}) {
+            MapStyle style;
+            style.log = log;
+            const ColourScale scale = probabilityScale(style);
+            std::vector<float> values{-1, 0, 1e-9f, 1, 2, std::numeric_limits<float>::quiet_NaN()};
+            for (int i = 0; i < 4000; ++i)
+                values.push_back(log ? std::pow(10.0f, -6 + 6 * float(i) / 4000) : float(i) / 4000);
+            const QImage many = paintValues(values, Index(values.size()), 1, scale);
+            for (std::size_t i = 0; i < values.size(); ++i) {
+                // A value between two colours may take either.
+                const QRgb a = many.pixel(int(i), 0),
+                           b = paintValues({&values[i], 1}, 1, 1, scale).pixel(0, 0);
+                for (const int shift : {0, 8, 16})
+                    QVERIFY2(std::abs(int(a >> shift & 255) - int(b >> shift & 255)) <= 4,
+                             qPrintable(QString::number(double(values[i]))));
+                QCOMPARE(qAlpha(a), qAlpha(b));
+            }
+        }
     }
 
     void unreadTextIsFoldedAndAClickUnfoldsIt() {

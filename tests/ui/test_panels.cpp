@@ -4,6 +4,7 @@
 #include <QLineEdit>
 #include <QSignalSpy>
 #include <QSlider>
+#include <QTableView>
 #include <QTest>
 #include <QTreeWidget>
 
@@ -11,6 +12,7 @@
 #include "ui/document.h"
 #include "ui/engine.h"
 #include "ui/panels/mask_panel.h"
+#include "ui/panels/metrics_table.h"
 #include "ui/panels/param_editor.h"
 #include "ui/panels/top_keys_list.h"
 #include "ui/shell/theme.h"
@@ -129,6 +131,38 @@ private slots:
         QCOMPARE(document.maskFailure(0), QString());
         QCOMPARE(recall->text(), QStringLiteral("0.750"));
         QVERIFY(!recall->property("stale").toBool());
+    }
+
+    void theMainColumnsOfTheHeadsTableFitANarrowPanel() {
+        Document document;
+        Engine engine;
+        MetricsTable table(&document, &engine);
+        table.resize(430, 160);
+        table.show();
+        QVERIFY(QTest::qWaitForWindowExposed(&table));
+        std::vector<MaskMetrics> rows(64);
+        std::vector<HeadFacts> facts(64);
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+            rows[i].layer = facts[i].layer = 11;
+            rows[i].head = facts[i].head = Index(i);
+            rows[i].density = 0.297;
+            facts[i].label = "retrieval";
+        }
+        document.setTableMetrics(rows);
+        document.setHeadFacts(facts);
+        const auto* view = table.findChild<QTableView*>(QStringLiteral("metricsTable"));
+        int sum = 0;
+        for (int c = MetricsModel::Head; c <= MetricsModel::Label; ++c) {
+            const QString text = view->model()->index(0, c).data().toString();
+            QVERIFY2(view->columnWidth(c) > view->fontMetrics().horizontalAdvance(text) + 12,
+                     qPrintable(text));
+            sum += view->columnWidth(c);
+        }
+        QVERIFY2(sum <= view->viewport()->width(), qPrintable(QString::number(sum)));
+        // There is room for more in a wide one, and none of it is lost.
+        const int before = view->columnWidth(MetricsModel::Label);
+        table.resize(1100, 160);
+        QTRY_VERIFY(view->columnWidth(MetricsModel::Label) > before);
     }
 
     void theRowsTopKeysAreListed() {

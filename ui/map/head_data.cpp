@@ -9,8 +9,7 @@ HeadRef selectedHead(const Document& document) {
     if (!document.isOpen() || std::find(done.begin(), done.end(), document.layer()) == done.end() ||
         document.head() < 0)
         return {};
-    return {document.session(), std::make_shared<const sessions::CaptureInfo>(document.capture()),
-            document.layer(), document.head()};
+    return {document.session(), document.sharedCapture(), document.layer(), document.head()};
 }
 
 std::vector<float> readRow(const HeadRef& head, Index row) {

@@ -64,7 +64,7 @@ HeadGrid::HeadGrid(Document* document, Engine*, QWidget* parent)
         box->setToolTip(help);
         box->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
         box->setMinimumContentsLength(6);
-        box->setStyleSheet(QStringLiteral("font-size: 12px; padding: 1px 6px;"));
+        box->setProperty("compact", true);
         box->addItem(first, int(HeadMetric::None));
         for (const MetricText& m : kMetrics) {
             box->addItem(prefix + tr(m.name), int(m.metric));

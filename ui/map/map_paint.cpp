@@ -9,7 +9,8 @@
 namespace sparsight::ui {
 namespace {
 
-constexpr double kLeast = 1e-5;  ///< lower end of the log scale
+constexpr double kLeast = 1e-5;            ///< lower end of the log scale
+constexpr std::size_t kManyValues = 1024;  ///< from so many on a table of the scale pays
 
 QRgb premultiplied(const QColor& c, double alpha) {
     return qPremultiply(
@@ -54,10 +55,25 @@ ColourScale probabilityScale(const MapStyle& style) {
 QImage paintValues(std::span<const float> values, Index width, Index height,
                    const ColourScale& scale) {
     const auto& table = colourTable(scale.map);
+    if (values.size() < kManyValues)
+        return paintEach(values, width, height, [&](float v) {
+            if (!(v >= 0)) return QRgb(0);
+            const double t = scale.position(double(v));
+            return table[std::size_t(std::clamp(t, 0.0, 1.0) * 255 + 0.5)];
+        });
+    // Logarithms are dear: the least value of every colour is computed once, then looked up.
+    std::array<float, 256> least{};
+    for (std::size_t i = 1; i < least.size(); ++i) {
+        const double t = (double(i) - 0.5) / 255;
+        least[i] = float(scale.log ? scale.lo * std::pow(scale.hi / scale.lo, t)
+                                   : scale.lo + t * (scale.hi - scale.lo));
+    }
     return paintEach(values, width, height, [&](float v) {
         if (!(v >= 0)) return QRgb(0);
-        const double t = scale.position(double(v));
-        return table[std::size_t(std::clamp(t, 0.0, 1.0) * 255 + 0.5)];
+        std::size_t at = 0;
+        for (std::size_t step = 128; step > 0; step /= 2)
+            if (v >= least[at + step]) at += step;
+        return table[at];
     });
 }
 

@@ -10,5 +10,7 @@ target_sources(sparsight_ui PRIVATE
     map/map_picture.cpp
     map/map_readout.cpp
     map/map_view.cpp
+    map/token_text.cpp
+    map/token_text_layout.cpp
     map/token_view.cpp
 )

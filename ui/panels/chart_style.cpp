@@ -80,7 +80,7 @@ QChartView* makeChartView(QChart* chart, QWidget* parent, std::function<QString(
     view->setFrameShape(QFrame::NoFrame);
     view->setRenderHint(QPainter::Antialiasing);
     view->setBackgroundBrush(Qt::NoBrush);
-    view->setStyleSheet(QStringLiteral("background: transparent"));
+    view->setFocusPolicy(Qt::TabFocus);
     view->setContextMenuPolicy(Qt::ActionsContextMenu);
     auto* copy = new QAction(QObject::tr("Copy"), view);
     QObject::connect(copy, &QAction::triggered, view,

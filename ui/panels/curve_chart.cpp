@@ -108,12 +108,12 @@ void CurveChart::restart() {
         std::vector<std::pair<MethodSpec, std::vector<CurvePoint>>> curves;
         BlockCurve bound;
     };
-    auto work = [session = m_document->session(), capture = m_document->capture(),
+    auto work = [session = m_document->session(), capture = m_document->sharedCapture(),
                  facts = m_document->headFacts(), specs, layer, head,
                  backend = m_engine->backend(Engine::Long)](const Job& job) {
         Drawn drawn;
         auto& curves = drawn.curves;
-        const auto data = sessions::readLayer(*session, capture, layer);
+        const auto data = sessions::readLayer(*session, *capture, layer);
         const HeadInput input = sessions::sessionHeadInput(data, facts, head, *backend);
         for (std::size_t i = 0; i < specs.size(); ++i) {
             const Job part =
@@ -126,7 +126,7 @@ void CurveChart::restart() {
                 if (curves.empty() && i + 1 == specs.size()) throw;
             }
         }
-        drawn.bound = boundOf(*session, capture, backend->threads());
+        drawn.bound = boundOf(*session, *capture, backend->threads());
         return drawn;
     };
     m_engine->run(Engine::Long, QStringLiteral("curve"), std::move(work))

@@ -76,9 +76,11 @@ FigureDialog::FigureDialog(Document* document, Engine* engine, QWidget* parent)
     column->addWidget(m_status);
     column->addStretch();
     auto* buttons = new QDialogButtonBox(QDialogButtonBox::Close, this);
-    auto* save = buttons->addButton(tr("Save as…"), QDialogButtonBox::AcceptRole);
+    auto* save = new QPushButton(tr("Save as…"), this);
     save->setObjectName(QStringLiteral("figureSave"));
     save->setToolTip(tr("PNG, SVG or PDF by the file's ending"));
+    save->setProperty("role", "primary");
+    buttons->addButton(save, QDialogButtonBox::AcceptRole);
     connect(buttons, &QDialogButtonBox::rejected, this, &QDialog::reject);
     connect(save, &QPushButton::clicked, this, [this] {
         const QString name = QStringLiteral("%1-L%2H%3.pdf")

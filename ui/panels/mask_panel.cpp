@@ -258,6 +258,28 @@ void MaskPanel::rebuild() {
         m_rows[i].name->setChecked(int(i) == m_document->activeMask());
     }
     refreshActive();
+    orderTabs();
+}
+
+void MaskPanel::orderTabs() {
+    if (m_remove->window() != window()) return;
+    QWidget* last = m_remove;
+    const auto next = [&last](QWidget* widget) {
+        setTabOrder(last, widget);
+        last = widget;
+    };
+    for (const Row& row : m_rows)
+        for (QWidget* widget : std::initializer_list<QWidget*>{row.visible, row.colour, row.name})
+            next(widget);
+    next(m_lost);
+    next(m_opacity);
+    for (QWidget* widget : m_params->findChildren<QWidget*>())
+        if (widget->focusPolicy() & Qt::TabFocus) next(widget);
+}
+
+void MaskPanel::showEvent(QShowEvent* event) {
+    QWidget::showEvent(event);
+    orderTabs();  // its buttons have their place in the title line by now
 }
 
 void MaskPanel::refreshActive() {

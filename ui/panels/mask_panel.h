@@ -26,6 +26,9 @@ public:
     /// Add and remove, for the panel's title line.
     QWidget* tools() const { return m_tools; }
 
+protected:
+    void showEvent(QShowEvent* event) override;
+
 private:
     struct Row {
         QCheckBox* visible;
@@ -34,6 +37,7 @@ private:
         QLabel *recall, *density;
     };
     void rebuild();
+    void orderTabs();  ///< as the eye goes: from above to below
     void refreshNumbers();
     void refreshActive();
     /// What to do or what failed, a sentence; "" = nothing.

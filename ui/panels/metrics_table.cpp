@@ -2,6 +2,7 @@
 
 #include <QAction>
 #include <QClipboard>
+#include <QEvent>
 #include <QGuiApplication>
 #include <QHBoxLayout>
 #include <QHeaderView>
@@ -9,6 +10,7 @@
 #include <QTableView>
 #include <QVBoxLayout>
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "ui/document.h"
@@ -20,6 +22,8 @@ namespace sparsight::ui {
 namespace {
 
 constexpr int kMeasuredRows = 32;  ///< decide the columns' widths: a model may have 1024 heads
+constexpr int kCellPad = 20;       ///< pixels of a cell beside its text
+constexpr int kMostSpare = 24;     ///< pixels by which a column is wider than it must be
 
 struct ColumnText {
     const char* name;
@@ -164,14 +168,18 @@ MetricsTable::MetricsTable(Document* document, Engine*, QWidget* parent)
     m_view->setSelectionBehavior(QAbstractItemView::SelectRows);
     m_view->setSelectionMode(QAbstractItemView::ExtendedSelection);
     m_view->setShowGrid(false);
+    m_view->setTabKeyNavigation(false);  // arrows move in it, Tab leaves it
     m_view->setFrameShape(QFrame::NoFrame);
     m_view->setWordWrap(false);
     m_view->verticalHeader()->hide();
     m_view->verticalHeader()->setDefaultSectionSize(22);
     m_view->horizontalHeader()->setHighlightSections(false);
-    m_view->horizontalHeader()->setResizeContentsPrecision(kMeasuredRows);
     m_view->horizontalHeader()->setMinimumSectionSize(36);
+    m_view->setHorizontalScrollMode(QAbstractItemView::ScrollPerPixel);
+    m_view->viewport()->installEventFilter(this);
     column->addWidget(m_view);
+    connect(m_view->horizontalHeader(), &QHeaderView::sectionResized, this,
+            [this] { m_chosenWidths = m_chosenWidths || !m_fitting; });
 
     auto* copyAction = new QAction(tr("Copy as TSV"), this);
     copyAction->setShortcut(QKeySequence::Copy);
@@ -229,9 +237,36 @@ void MetricsTable::refreshRows() {
     for (const MaskMetrics& m : m_document->tableMetrics())
         names.push_back(m_document->headText(m.layer, m.head));
     m_model->setRows(m_document->tableMetrics(), m_document->headFacts(), std::move(names));
-    m_view->resizeColumnsToContents();
+    fitColumns();
     m_selecting = false;
     selectCurrent();
+}
+
+void MetricsTable::fitColumns() {
+    if (m_chosenWidths) return;
+    const QFontMetrics cells = m_view->fontMetrics(),
+                       names = m_view->horizontalHeader()->fontMetrics();
+    std::array<int, MetricsModel::ColumnCount> widths{};
+    int sum = 0;
+    for (int c = 0; c < MetricsModel::ColumnCount; ++c) {
+        int& width = widths[std::size_t(c)];
+        width = names.horizontalAdvance(
+            m_model->headerData(c, Qt::Horizontal, Qt::DisplayRole).toString());
+        for (int r = 0; r < std::min(m_model->rowCount(), kMeasuredRows); ++r)
+            width =
+                std::max(width, cells.horizontalAdvance(m_model->index(r, c).data().toString()));
+        sum += width += kCellPad;
+    }
+    const int spare = (m_view->viewport()->width() - sum) / MetricsModel::ColumnCount;
+    m_fitting = true;
+    for (int c = 0; c < MetricsModel::ColumnCount; ++c)
+        m_view->setColumnWidth(c, widths[std::size_t(c)] + std::clamp(spare, 0, kMostSpare));
+    m_fitting = false;
+}
+
+bool MetricsTable::eventFilter(QObject* watched, QEvent* event) {
+    if (watched == m_view->viewport() && event->type() == QEvent::Resize) fitColumns();
+    return QWidget::eventFilter(watched, event);
 }
 
 void MetricsTable::selectCurrent() {

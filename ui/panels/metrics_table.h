@@ -66,10 +66,15 @@ public:
     QString tsv() const;
     void copy() const;  ///< to the clipboard
 
+protected:
+    bool eventFilter(QObject* watched, QEvent* event) override;
+
 private:
     void refreshCaption();
     void refreshRows();
     void selectCurrent();
+    /// As wide as texts need, and a share of what is left over; not once the user has set a width.
+    void fitColumns();
 
     Document* m_document;
     QWidget* m_tools;
@@ -77,7 +82,7 @@ private:
     MetricsModel* m_model;
     QSortFilterProxyModel* m_sorted;
     QTableView* m_view;
-    bool m_selecting = false;
+    bool m_selecting = false, m_fitting = false, m_chosenWidths = false;
 };
 
 }  // namespace sparsight::ui

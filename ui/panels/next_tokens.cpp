@@ -60,6 +60,8 @@ NextTokens::NextTokens(Document* document, Engine* engine, QWidget* parent)
     m_table->setObjectName(QStringLiteral("nextTokensTable"));
     m_table->setAccessibleName(tr("Likeliest next tokens"));
     m_table->setHorizontalHeaderLabels({tr("token"), tr("probability"), tr("id")});
+    m_table->horizontalHeader()->setDefaultAlignment(Qt::AlignRight | Qt::AlignVCenter);
+    m_table->horizontalHeaderItem(0)->setTextAlignment(Qt::AlignLeft | Qt::AlignVCenter);
     m_table->verticalHeader()->hide();
     m_table->verticalHeader()->setMinimumSectionSize(1);
     m_table->verticalHeader()->setDefaultSectionSize(fontMetrics().height() + 6);
@@ -106,18 +108,18 @@ void NextTokens::ask() {
     m_running = true;
     m_failure.clear();
     refresh();
-    auto work = [capture = m_document->capture(), backend = m_engine->backend(Engine::Long),
+    auto work = [capture = m_document->sharedCapture(), backend = m_engine->backend(Engine::Long),
                  device = m_engine->device().toStdString()](const Job& job) {
-        const auto directory = modelDirectoryOf(capture);
-        if (readConfig(directory).sha256 != capture.config.sha256)
+        const auto directory = modelDirectoryOf(*capture);
+        if (readConfig(directory).sha256 != capture->config.sha256)
             throw Error(Errc::Usage, "The model in '" + directory.string() +
                                          "' is another than the captured one: its config.json "
                                          "differs.");
         const auto model = loadModel(directory, 0, job.part(0, 0.2), device);
         auto answer = std::make_shared<Answer>();
         ModelInput input;
-        input.ids = capture.tokenIds;
-        input.decoderIds = capture.decoderIds;
+        input.ids = capture->tokenIds;
+        input.decoderIds = capture->decoderIds;
         answer->rows =
             nextTokens(*model, input, denseAttention(*backend, job), kGuesses, job.part(0.2, 1));
         answer->tokenizer = sessions::tokenizerIfAny(directory);

@@ -18,7 +18,7 @@ namespace sparsight::ui {
 namespace {
 
 constexpr int kSteps = 1000;
-constexpr int kNameWidth = 74, kValueWidth = 104;
+constexpr int kNameWidth = 74, kValueWidth = 116;
 
 QString number(const Param& param, double value) {
     return param.kind == Param::Int ? QLocale::c().toString(qlonglong(std::llround(value)))

@@ -23,6 +23,9 @@
 namespace sparsight::ui {
 namespace {
 
+constexpr int kOneLine = 22, kTwoLines = 34;  ///< heights of the grid's rows
+const QString kLongestName = QStringLiteral("retrieval-heads");
+
 enum Rule { ActiveMask, RetrievalHeads, LeastDensity, BestRecall };
 
 QColor colourOf(const std::string& id) {
@@ -136,13 +139,19 @@ PlanPanel::PlanPanel(Document* document, Engine* engine, QWidget* parent)
     m_grid->setModel(m_model);
     m_grid->setFrameShape(QFrame::NoFrame);
     m_grid->setSelectionMode(QAbstractItemView::SingleSelection);
-    m_grid->verticalHeader()->setDefaultSectionSize(22);
     m_grid->horizontalHeader()->setMinimumSectionSize(62);
     m_grid->horizontalHeader()->setSectionResizeMode(QHeaderView::Stretch);
     m_grid->horizontalHeader()->setHighlightSections(false);
     m_grid->verticalHeader()->setHighlightSections(false);
     m_grid->setShowGrid(false);
+    m_grid->setTabKeyNavigation(false);
     m_grid->setItemDelegate(new TintedCells(m_grid));
+    // Where a name does not fit beside the others it breaks at its hyphen.
+    connect(m_grid->horizontalHeader(), &QHeaderView::sectionResized, this,
+            [this](int, int, int width) {
+                const bool narrow = width < fontMetrics().horizontalAdvance(kLongestName);
+                m_grid->verticalHeader()->setDefaultSectionSize(narrow ? kTwoLines : kOneLine);
+            });
     column->addWidget(m_grid, 1);
     auto* bottom = new QHBoxLayout;
     m_judge = new QPushButton(tr("Judge by the model"), this);
@@ -225,10 +234,10 @@ void PlanPanel::make() {
     refresh();
     const MethodSpec mask =
         active >= 0 ? m_document->masks()[std::size_t(active)].spec : MethodSpec{"dense", {}};
-    auto work = [session = m_document->session(), capture = m_document->capture(), rule, mask,
+    auto work = [session = m_document->session(), capture = m_document->sharedCapture(), rule, mask,
                  target = m_target->value(),
                  backend = m_engine->backend(Engine::Long)](const Job& job) {
-        const PlanModel model = planModel(capture.config);
+        const PlanModel model = planModel(capture->config);
         AttentionPlan plan;
         if (rule == ActiveMask || rule == RetrievalHeads) {
             const MethodSpec spec =
@@ -236,17 +245,18 @@ void PlanPanel::make() {
             plan = uniformPlan(
                 model, spec,
                 sessions::retrievalScores(
-                    capture, sessions::sessionHeadFacts(*session, capture, *backend, job)));
+                    *capture, sessions::sessionHeadFacts(*session, *capture, *backend, job)));
         } else {
             std::vector<MethodSpec> methods;
             for (const char* id : {"a-shape", "vertical-slash", "antidiagonal", "oracle-blocks"})
                 methods.push_back(parseMethod(id));
             const auto options =
-                sessions::sessionHeadOptions(*session, capture, methods, 10, *backend, job);
+                sessions::sessionHeadOptions(*session, *capture, methods, 10, *backend, job);
             plan = rule == LeastDensity ? planForRecall(model, options, target)
                                         : planForDensity(model, options, target);
         }
-        if (session->mode() == sessions::OpenMode::ReadWrite) session->savePlan(capture.uuid, plan);
+        if (session->mode() == sessions::OpenMode::ReadWrite)
+            session->savePlan(capture->uuid, plan);
         return plan;
     };
     m_engine->run(Engine::Long, QStringLiteral("plan"), std::move(work))

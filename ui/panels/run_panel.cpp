@@ -35,6 +35,7 @@ RunPanel::RunPanel(Document* document, Engine* engine, QWidget* parent)
     column->setContentsMargins(12, 0, 12, 8);
     column->setSpacing(4);
     auto* top = new QHBoxLayout;
+    top->setSpacing(8);
     m_scope = new QComboBox(this);
     m_scope->setObjectName(QStringLiteral("runScope"));
     m_scope->setAccessibleName(tr("What to run"));
@@ -131,11 +132,11 @@ void RunPanel::run() {
     m_failure.clear();
     refresh();
     const MaskLayer& layer = m_document->masks()[std::size_t(active)];
-    auto work = [session = m_document->session(), capture = m_document->capture(),
+    auto work = [session = m_document->session(), capture = m_document->sharedCapture(),
                  facts = m_document->headFacts(), spec = layer.spec, choice,
                  exact = m_exact->isChecked(),
                  backend = m_engine->backend(Engine::Long)](const Job& job) {
-        return runKernels(*backend, sessions::sessionRunLayers(*session, capture, facts, choice),
+        return runKernels(*backend, sessions::sessionRunLayers(*session, *capture, facts, choice),
                           spec, 5, exact, job);
     };
     const QString where = choice.head    ? m_document->headText(*choice.layer, *choice.head)

@@ -11,13 +11,13 @@
 #include <QLabel>
 #include <QLineEdit>
 #include <QPlainTextEdit>
-#include <QProgressBar>
 #include <QPushButton>
 #include <QSpinBox>
 #include <QTabWidget>
 #include <QVBoxLayout>
 
 #include "ui/engine.h"
+#include "ui/shell/job_footer.h"
 #include "ui/shell/jobs_panel.h"
 #include "ui/shell/recent.h"
 #include "ui/shell/theme.h"
@@ -38,11 +38,21 @@ QStringList bundledModels() {
     }
 }
 
-/// The label of a field; in the three forms of the dialog the fields begin at one line.
+constexpr int kLabelWidth = 64, kLabelSpace = 10;
+constexpr int kFieldIndent = kLabelWidth + kLabelSpace;
+
+/// The label of a field; in the forms of the dialog the fields begin at one line.
 QLabel* rowLabel(const QString& text, QWidget* parent) {
     auto* label = new QLabel(text, parent);
-    label->setMinimumWidth(64);
+    label->setMinimumWidth(kLabelWidth);
     return label;
+}
+
+QFormLayout* newForm(QWidget* parent = nullptr) {
+    auto* form = new QFormLayout(parent);
+    form->setHorizontalSpacing(kLabelSpace);
+    form->setLabelAlignment(Qt::AlignVCenter);
+    return form;
 }
 
 template <class W>
@@ -68,7 +78,7 @@ CaptureDialog::CaptureDialog(Engine* engine, const QString& folder, quint64 seed
     inner->setContentsMargins(0, 0, 0, 0);
     inner->setSpacing(10);
 
-    auto* top = new QFormLayout;
+    auto* top = newForm();
     auto* modelRow = new QHBoxLayout;
     m_model = named(
         new QComboBox(m_form), "captureModel", tr("Model"),
@@ -84,11 +94,12 @@ CaptureDialog::CaptureDialog(Engine* engine, const QString& folder, quint64 seed
                          tr("From the headers of its files; weights are not read"));
     m_modelFacts->setProperty("role", "muted");
     m_modelFacts->setWordWrap(true);
-    top->addRow(QString(), m_modelFacts);
+    m_modelFacts->setContentsMargins(kFieldIndent, 0, 0, 0);
     inner->addLayout(top);
+    inner->addWidget(m_modelFacts);
     inner->addWidget(makePromptTabs(), 1);
 
-    auto* form = new QFormLayout;
+    auto* form = newForm();
     m_layers = named(new QLineEdit(m_form), "captureLayers", tr("Layers"),
                      tr("Layers to keep, for example 0,2-5; empty = all"));
     m_layers->setPlaceholderText(tr("all"));
@@ -146,25 +157,14 @@ CaptureDialog::CaptureDialog(Engine* engine, const QString& folder, quint64 seed
     estimateRow->addWidget(m_estimate, 1);
     estimateRow->addWidget(m_cheaper);
     column->addLayout(estimateRow);
-    m_bar = named(new QProgressBar(this), "captureProgress", tr("Progress"), {});
-    m_bar->setRange(0, 1000);
-    m_bar->setTextVisible(false);
-    m_stage = named(new QLabel(this), "captureStage", tr("Progress in words"), {});
-    m_stage->setProperty("role", "muted");
-    column->addWidget(m_bar);
-    column->addWidget(m_stage);
-    auto* buttons = new QHBoxLayout;
-    m_start = named(new QPushButton(tr("Capture"), this), "captureStart", tr("Capture"),
-                    tr("Runs the model over the prompt and opens the result"));
-    m_start->setProperty("role", "primary");
-    m_start->setDefault(true);
-    m_cancel =
-        named(new QPushButton(tr("Close"), this), "captureCancel", tr("Close or cancel"),
-              tr("While a capture runs: stops it within half a second; finished layers stay"));
-    buttons->addStretch();
-    buttons->addWidget(m_cancel);
-    buttons->addWidget(m_start);
-    column->addLayout(buttons);
+    m_footer = new JobFooter(
+        engine, kCaptureTag,
+        {tr("Capture"),
+         tr("While a capture runs: stops it within half a second; finished layers stay"),
+         tr("Cancelled. The finished layers are kept in the session; Capture > Resume goes on with "
+            "them.")},
+        this);
+    column->addWidget(m_footer);
 
     m_seed->setValue(int(std::max<quint64>(1, seed)));
     connect(browse, &QPushButton::clicked, this, [this] {
@@ -192,19 +192,20 @@ CaptureDialog::CaptureDialog(Engine* engine, const QString& folder, quint64 seed
     });
     connect(m_steps, &QLineEdit::textChanged, this, &CaptureDialog::changed);
     connect(m_cheaper, &QPushButton::clicked, this, &CaptureDialog::cheaper);
-    connect(m_start, &QPushButton::clicked, this, &CaptureDialog::start);
-    connect(m_cancel, &QPushButton::clicked, this, [this] {
-        if (m_running)
-            m_engine->stop(kCaptureTag);
-        else
-            reject();
+    connect(m_footer, &JobFooter::startWanted, this, &CaptureDialog::start);
+    connect(m_footer, &JobFooter::runningChanged, this, [this](bool running) {
+        m_form->setEnabled(!running);
+        if (running) m_cheaper->hide();
     });
-    connect(engine, &Engine::progressed, this, &CaptureDialog::progressed);
+    connect(m_footer, &JobFooter::finished, this, [this](const CaptureResult& result) {
+        emit captured(result);
+        accept();
+    });
+    connect(m_footer, &JobFooter::failed, this, &CaptureDialog::failed);
     m_soon.setSingleShot(true);
     m_soon.setInterval(150);
     connect(&m_soon, &QTimer::timeout, this, &CaptureDialog::estimate);
     connect(m_engine, &Engine::deviceChanged, this, &CaptureDialog::changed);
-    setRunning(false);
     changed();
 }
 
@@ -246,7 +247,7 @@ QWidget* CaptureDialog::makePromptTabs() {
         try {
             loadText(file);
         } catch (const std::exception& e) {
-            m_stage->setText(QString::fromUtf8(e.what()));
+            m_footer->tell(QString::fromUtf8(e.what()));
         }
     });
     connect(m_text, &QPlainTextEdit::textChanged, this, &CaptureDialog::changed);
@@ -257,7 +258,7 @@ QWidget* CaptureDialog::makePromptTabs() {
 
 QWidget* CaptureDialog::makeImagePage() {
     auto* page = new QWidget(m_tabs);
-    auto* form = new QFormLayout(page);
+    auto* form = newForm(page);
     form->setContentsMargins(0, 12, 0, 0);
     form->setVerticalSpacing(10);
     auto* help = new QLabel(tr("For vision models (ViT, CLIP): the image is cut into patches, each "
@@ -305,7 +306,7 @@ QWidget* CaptureDialog::makeIdsPage() {
 
 QWidget* CaptureDialog::makeNeedlePage() {
     auto* page = new QWidget(m_tabs);
-    auto* form = new QFormLayout(page);
+    auto* form = newForm(page);
     form->setContentsMargins(0, 12, 0, 0);
     form->setVerticalSpacing(10);
     auto* help = new QLabel(tr("A long text hides a pass key in one sentence and asks for it at "
@@ -413,7 +414,7 @@ QString CaptureDialog::freeName() const {
 }
 
 void CaptureDialog::changed() {
-    if (m_running) return;
+    if (m_footer->running()) return;
     if (!m_outTouched) m_out->setText(freeName());
     m_soon.start();
 }
@@ -450,17 +451,17 @@ void CaptureDialog::estimate() {
             m_count->setText(tr("– tokens"));
             m_estimate->setText(QString::fromUtf8(e.what()));
             m_cheaper->hide();
-            m_start->setEnabled(false);
-            m_start->setToolTip(QString::fromUtf8(e.what()));
+            m_footer->allow(false, QString::fromUtf8(e.what()));
         });
 }
 
 void CaptureDialog::showFacts(const PromptFacts& facts) {
-    if (m_running) return;
+    if (m_footer->running()) return;
     m_tokenCount = facts.tokens;
     m_count->setText(tr("%1 tokens").arg(thousands(facts.tokens)));
     const CaptureEstimate& e = facts.estimate;
-    QString text = tr("About %1, %2 of memory, %3 on disk.")
+    QString text = (e.seconds < 0.5 ? tr("Takes %1, %2 of memory, %3 on disk.")
+                                    : tr("Takes about %1, %2 of memory, %3 on disk."))
                        .arg(durationText(e.seconds), bytesText(e.memoryBytes + e.modelBytes),
                             bytesText(e.diskBytes));
     if (e.topKeyBytes > 0) text += tr(" The top keys are %1 of it.").arg(bytesText(e.topKeyBytes));
@@ -474,8 +475,7 @@ void CaptureDialog::showFacts(const PromptFacts& facts) {
     if (!e.note.empty()) text += QLatin1Char(' ') + QString::fromStdString(e.note);
     m_estimate->setText(text);
     m_cheaper->setVisible(e.seconds > 2 || e.memoryBytes + e.modelBytes > (Index(1) << 30));
-    m_start->setEnabled(true);
-    m_start->setToolTip(tr("Runs the model over the prompt and opens the result"));
+    m_footer->allow(true, tr("Runs the model over the prompt and opens the result"));
 }
 
 void CaptureDialog::cheaper() {
@@ -490,56 +490,13 @@ void CaptureDialog::cheaper() {
     }
 }
 
-void CaptureDialog::setRunning(bool running) {
-    m_running = running;
-    m_form->setEnabled(!running);
-    m_start->setEnabled(!running);
-    m_bar->setVisible(running);
-    m_cancel->setText(running ? tr("Cancel") : tr("Close"));
-    if (running) m_cheaper->hide();
-}
-
 void CaptureDialog::start() {
-    if (m_running) return;
-    setRunning(true);
-    m_bar->setValue(0);
-    m_stage->setText(tr("Loading the model on %1 …").arg(m_engine->device()));
-    m_clock.start();
+    if (m_footer->running()) return;
     auto work = [order = order(), backend = m_engine->backend(Engine::Long)](const Job& job) {
         return runCapture(order, *backend, job);
     };
-    m_engine->run(Engine::Long, kCaptureTag, std::move(work))
-        .then(this,
-              [this](const CaptureResult& result) {
-                  setRunning(false);
-                  m_stage->clear();
-                  emit captured(result);
-                  accept();
-              })
-        .onCanceled(this,
-                    [this] {
-                        setRunning(false);
-                        m_stage->setText(
-                            tr("Cancelled. The finished layers are kept in the session; Capture > "
-                               "Resume goes on with them."));
-                    })
-        .onFailed(this, [this](const std::exception& e) {
-            setRunning(false);
-            m_stage->setText(QString::fromUtf8(e.what()));
-            emit failed(QString::fromUtf8(e.what()));
-        });
-}
-
-void CaptureDialog::progressed(const QString& tag, double fraction, const QString& stage) {
-    if (tag != kCaptureTag || !m_running) return;
-    m_bar->setValue(int(1000 * fraction));
-    const double seconds = double(m_clock.elapsed()) / 1e3;
-    QString text = stage;
-    if (fraction > 0.06 && seconds > 0.5)
-        text += tr(" · %1 tokens/s · %2 left")
-                    .arg(thousands(qint64(double(m_tokenCount) * fraction / seconds)),
-                         durationText(seconds * (1 - fraction) / fraction));
-    m_stage->setText(text);
+    m_footer->run(tr("Loading the model on %1 …").arg(m_engine->device()), std::move(work),
+                  m_tokenCount);
 }
 
 }  // namespace sparsight::ui

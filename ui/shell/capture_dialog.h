@@ -1,7 +1,6 @@
 #pragma once
 
 #include <QDialog>
-#include <QElapsedTimer>
 #include <QTimer>
 
 #include "ui/shell/capture_job.h"
@@ -12,7 +11,6 @@ class QDoubleSpinBox;
 class QLabel;
 class QLineEdit;
 class QPlainTextEdit;
-class QProgressBar;
 class QPushButton;
 class QSpinBox;
 class QTabWidget;
@@ -20,6 +18,7 @@ class QTabWidget;
 namespace sparsight::ui {
 
 class Engine;
+class JobFooter;
 
 /// A new capture: model, prompt or needle, layers, storage; says before it starts what it takes,
 /// and while it runs how far it is. The result is handed on by captured().
@@ -48,8 +47,6 @@ private:
     void estimate();
     void describeModel();  ///< the facts of its headers, below its name
     void showFacts(const PromptFacts& facts);
-    void setRunning(bool running);
-    void progressed(const QString& tag, double fraction, const QString& stage);
     void cheaper();  ///< fewer layers and half the bytes
     QString freeName() const;
 
@@ -62,15 +59,14 @@ private:
     QSpinBox *m_tokens, *m_seed, *m_decode;
     QDoubleSpinBox* m_depth;
     QLineEdit *m_haystack, *m_layers, *m_steps, *m_out, *m_decoder, *m_image, *m_imageSize, *m_ids;
-    QLabel *m_count, *m_estimate, *m_stage, *m_modelFacts;
-    QProgressBar* m_bar;
-    QPushButton *m_start, *m_cancel, *m_cheaper;
+    QLabel *m_count, *m_estimate, *m_modelFacts;
+    JobFooter* m_footer;
+    QPushButton* m_cheaper;
     QWidget* m_form;
     QTimer m_soon;
-    QElapsedTimer m_clock;
     QString m_textName, m_described;
     Index m_tokenCount = 0;
-    bool m_running = false, m_outTouched = false;
+    bool m_outTouched = false;
 };
 
 }  // namespace sparsight::ui

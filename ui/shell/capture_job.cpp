@@ -7,6 +7,7 @@
 #include "core/import/imported_model.h"
 #include "core/model/chat_template.h"
 #include "sessions/decode_to_session.h"
+#include "ui/shell/banner.h"
 
 namespace sparsight::ui {
 namespace {
@@ -149,6 +150,7 @@ CaptureResult runCapture(const CaptureOrder& order, kernels::Backend& backend, c
                                          order.decode, job.part(0.05, 1))
                                    : sessions::captureToSession(*result.session, *model, backend,
                                                                 request, {}, job.part(0.05, 1));
+    result.capture = result.session->captureInfo(result.uuid);
     result.seconds = secondsSince(start);
     result.notes = notesOf(*model);
     return result;
@@ -177,8 +179,36 @@ CaptureResult resumeCapture(std::shared_ptr<sessions::Session> session,
     result.uuid = sessions::captureToSession(*session, *model, backend, request, partial.uuid,
                                              job.part(0.05, 1));
     result.session = std::move(session);
+    result.capture = result.session->captureInfo(result.uuid);
     result.seconds = secondsSince(start);
     result.notes = notesOf(*model);
+    return result;
+}
+
+CaptureResult openCapture(const QString& folder, const std::string& uuid) {
+    const auto start = std::chrono::steady_clock::now();
+    const std::filesystem::path path = folder.toStdString();
+    CaptureResult result;
+    try {
+        result.session = sessions::Session::open(path, sessions::OpenMode::ReadWrite);
+    } catch (const Error& e) {
+        if (e.code() != Errc::Resources && e.code() != Errc::Io) throw;
+        result.session = sessions::Session::open(path, sessions::OpenMode::ReadOnly);
+        result.notes =
+            QObject::tr("Opened for reading only, nothing new is saved: %1.").arg(reasonOf(e));
+    }
+    const auto info = result.session->info();
+    if (info.captures.empty())
+        throw Error(
+            Errc::NotFound,
+            QObject::tr("The session '%1' holds no capture yet: Capture > New capture makes one.")
+                .arg(folder)
+                .toStdString());
+    if (result.notes.isEmpty() && !info.warnings.empty())
+        result.notes = QString::fromStdString(info.warnings.front());
+    result.capture = result.session->captureInfo(uuid);
+    result.uuid = result.capture.uuid;
+    result.seconds = secondsSince(start);
     return result;
 }
 

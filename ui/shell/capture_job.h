@@ -46,6 +46,7 @@ PromptFacts promptFacts(const CaptureOrder& order, kernels::Backend& backend);
 struct CaptureResult {
     std::shared_ptr<sessions::Session> session;
     std::string uuid;
+    sessions::CaptureInfo capture;  ///< as the session has it: read in the job, it may be large
     double seconds = 0;
     QString notes;  ///< what became of the choice of device, sentences; "" = nothing
 };
@@ -56,6 +57,12 @@ CaptureResult runCapture(const CaptureOrder& order, kernels::Backend& backend, c
 CaptureResult resumeCapture(std::shared_ptr<sessions::Session> session,
                             const sessions::CaptureInfo& partial, kernels::Backend& backend,
                             const QString& device, const Job& job);
+
+/// A session from its folder, with one of its captures; for reading only where it is locked by
+/// another process or lies on a read-only medium: `notes` says so. Takes its time: worker threads.
+/// @param uuid  of the capture, "" = the newest
+/// @throws Error as Session::open; NotFound when it holds no capture
+CaptureResult openCapture(const QString& folder, const std::string& uuid);
 
 /// The model's directory of a capture: where it was, else the bundled model of that name.
 /// @throws Error(NotFound)

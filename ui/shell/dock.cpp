@@ -23,10 +23,10 @@ public:
         auto* name = new QLabel(title.toUpper(), this);
         name->setProperty("role", "title");
         row->addWidget(name);
-        m_float = button(dock, QStringLiteral("⧉"), QStringLiteral("float"),
+        m_float = button(dock, QStringLiteral("↗"), QStringLiteral("float"),
                          QObject::tr("Float or dock %1").arg(title));
         m_close = button(dock, QStringLiteral("✕"), QStringLiteral("close"),
-                         QObject::tr("Close %1; the View menu brings it back").arg(title));
+                         QObject::tr("Close %1; View > Panels brings it back").arg(title));
         row->addWidget(m_float);
         row->addWidget(m_close);
         row->addSpacing(4);
@@ -105,8 +105,11 @@ QWidget* scrolled(QWidget* panel) {
     return new PanelArea(panel);
 }
 
-QDockWidget* makeDock(const QString& name, const QString& title, QWidget* content, QWidget* tools) {
-    auto* dock = new QDockWidget(title);
+QDockWidget* makeDock(const QString& name, const QString& title, QWidget* content, QWidget* tools,
+                      const QString& tab) {
+    auto* dock = new QDockWidget(tab.isEmpty() ? title : tab);
+    dock->toggleViewAction()->setText(title);
+    dock->setAccessibleName(title);
     dock->setObjectName(name);
     content->setProperty("role", "panel");
     content->setAttribute(Qt::WA_StyledBackground);

@@ -10,7 +10,6 @@
 #include <QHeaderView>
 #include <QLabel>
 #include <QLineEdit>
-#include <QProgressBar>
 #include <QPushButton>
 #include <QTableView>
 #include <QVBoxLayout>
@@ -21,7 +20,7 @@
 #include "core/capture/capture.h"
 #include "sessions/h5_tensors.h"
 #include "ui/engine.h"
-#include "ui/shell/jobs_panel.h"
+#include "ui/shell/job_footer.h"
 #include "ui/shell/theme.h"
 
 namespace sparsight::ui {
@@ -58,6 +57,7 @@ CaptureResult runImport(const std::shared_ptr<const TensorSet>& set, const Impor
     auto done = sessions::importToSession(out, *set, plan, request, backend, job);
     result.session = std::move(done.session);
     result.uuid = std::move(done.capture);
+    result.capture = result.session->captureInfo(result.uuid);
     result.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return result;
@@ -132,6 +132,7 @@ ImportDialog::ImportDialog(Engine* engine, const QString& folder, QWidget* paren
     m_table->setSelectionBehavior(QAbstractItemView::SelectRows);
     m_table->setEditTriggers(QAbstractItemView::NoEditTriggers);
     m_table->setShowGrid(false);
+    m_table->setTabKeyNavigation(false);
     m_table->verticalHeader()->hide();
     m_table->horizontalHeader()->setSectionResizeMode(ImportPreview::Tensor, QHeaderView::Stretch);
     m_table->horizontalHeader()->setDefaultAlignment(Qt::AlignLeft | Qt::AlignVCenter);
@@ -142,38 +143,26 @@ ImportDialog::ImportDialog(Engine* engine, const QString& folder, QWidget* paren
     m_summary = named(new QLabel(this), "importSummary", tr("What will be imported"), {});
     m_summary->setWordWrap(true);
     column->addWidget(m_summary);
-    m_bar = named(new QProgressBar(this), "importProgress", tr("Progress"), {});
-    m_bar->setRange(0, 1000);
-    m_bar->setTextVisible(false);
-    m_stage = named(new QLabel(this), "importStage", tr("Progress in words"), {});
-    m_stage->setProperty("role", "muted");
-    m_stage->setWordWrap(true);
-    column->addWidget(m_bar);
-    column->addWidget(m_stage);
-    auto* buttons = new QHBoxLayout;
-    m_start = named(new QPushButton(tr("Import"), this), "importStart", tr("Import"), {});
-    m_start->setProperty("role", "primary");
-    m_start->setDefault(true);
-    m_cancel = named(new QPushButton(tr("Close"), this), "importCancel", tr("Close or cancel"),
-                     tr("While an import runs: stops it within half a second; finished layers "
-                        "stay in the session"));
-    buttons->addStretch();
-    buttons->addWidget(m_cancel);
-    buttons->addWidget(m_start);
-    column->addLayout(buttons);
+    m_footer = new JobFooter(engine, kImportTag,
+                             {tr("Import"),
+                              tr("While an import runs: stops it within half a second; finished "
+                                 "layers stay in the session"),
+                              tr("Cancelled. The finished layers are kept in the session.")},
+                             this);
+    column->addWidget(m_footer);
 
-    connect(m_start, &QPushButton::clicked, this, &ImportDialog::start);
-    connect(m_cancel, &QPushButton::clicked, this, [this] {
-        if (m_running)
-            m_engine->stop(kImportTag);
-        else
-            reject();
+    connect(m_footer, &JobFooter::startWanted, this, &ImportDialog::start);
+    connect(m_footer, &JobFooter::runningChanged, m_form,
+            [this](bool running) { m_form->setEnabled(!running); });
+    connect(m_footer, &JobFooter::finished, this, [this](const CaptureResult& result) {
+        m_outTouched = false;
+        emit imported(result);
+        accept();
     });
-    connect(engine, &Engine::progressed, this, &ImportDialog::progressed);
+    connect(m_footer, &JobFooter::failed, this, &ImportDialog::failed);
     m_soon.setSingleShot(true);
     m_soon.setInterval(150);
     connect(&m_soon, &QTimer::timeout, this, &ImportDialog::plan);
-    setRunning(false);
     showProblem(tr("Choose files of q, k and v: safetensors, .npz, .npy or HDF5."));
 }
 
@@ -310,7 +299,7 @@ void ImportDialog::chooseFiles() {
 }
 
 void ImportDialog::setFiles(const QStringList& files) {
-    if (m_running) return;
+    if (m_footer->running()) return;
     m_files = files;
     m_set.reset();
     std::fill(std::begin(m_typed), std::end(m_typed), false);
@@ -322,7 +311,7 @@ void ImportDialog::setFiles(const QStringList& files) {
                                           : first);
     m_fileNames->setToolTip(files.join(QLatin1Char('\n')));
     if (!m_outTouched) m_out->setText(freeName());
-    m_stage->clear();
+    m_footer->tell({});
     plan();
 }
 
@@ -337,9 +326,9 @@ QString ImportDialog::freeName() const {
 }
 
 void ImportDialog::changed() {
-    if (m_running) return;
+    if (m_footer->running()) return;
     m_ready = false;
-    m_start->setEnabled(false);
+    m_footer->allow(false, tr("The choices are being checked …"));
     m_soon.start();
 }
 
@@ -367,8 +356,8 @@ sessions::ImportRequest ImportDialog::request() const {
 
 void ImportDialog::plan() {
     m_ready = false;
-    m_start->setEnabled(false);
     if (m_files.isEmpty()) return;
+    m_footer->allow(false, tr("The files are being read …"));
     ImportOptions options;
     try {
         options = request().options;
@@ -393,12 +382,11 @@ void ImportDialog::plan() {
 void ImportDialog::showProblem(const QString& sentence) {
     m_ready = false;
     m_summary->setText(sentence);
-    m_start->setEnabled(false);
-    m_start->setToolTip(sentence);
+    m_footer->allow(false, sentence);
 }
 
 void ImportDialog::showPlan(const State& state) {
-    if (m_running) return;
+    if (m_footer->running()) return;
     m_set = state.set;
     m_plan = state.plan;
     for (int p = 0; p < kParts; ++p) {
@@ -453,60 +441,17 @@ void ImportDialog::showPlan(const State& state) {
         text += QLatin1Char('\n') + tr("Note: %1.").arg(QString::fromStdString(note));
     m_summary->setText(text);
     m_ready = true;
-    m_start->setEnabled(true);
-    m_start->setToolTip(tr("Reads the tensors, computes their statistics and opens the result"));
-}
-
-void ImportDialog::setRunning(bool running) {
-    m_running = running;
-    m_form->setEnabled(!running);
-    m_start->setEnabled(!running && m_ready);
-    m_bar->setVisible(running);
-    m_cancel->setText(running ? tr("Cancel") : tr("Close"));
+    m_footer->allow(true, tr("Reads the tensors, computes their statistics and opens the result"));
 }
 
 void ImportDialog::start() {
-    if (m_running || !m_ready) return;
-    const sessions::ImportRequest wanted = request();
-    setRunning(true);
-    m_bar->setValue(0);
-    m_stage->setText(tr("Importing …"));
-    m_clock.start();
-    auto work = [set = m_set, plan = m_plan, wanted,
+    if (m_footer->running() || !m_ready) return;
+    auto work = [set = m_set, plan = m_plan, wanted = request(),
                  out = std::filesystem::path(m_out->text().toStdString()),
                  backend = m_engine->backend(Engine::Long)](const Job& job) {
         return runImport(set, plan, wanted, out, *backend, job);
     };
-    m_engine->run(Engine::Long, kImportTag, std::move(work))
-        .then(this,
-              [this](const CaptureResult& result) {
-                  setRunning(false);
-                  m_stage->clear();
-                  m_outTouched = false;
-                  emit imported(result);
-                  accept();
-              })
-        .onCanceled(
-            this,
-            [this] {
-                setRunning(false);
-                m_stage->setText(tr("Cancelled. The finished layers are kept in the session."));
-            })
-        .onFailed(this, [this](const std::exception& e) {
-            setRunning(false);
-            m_stage->setText(QString::fromUtf8(e.what()));
-            emit failed(QString::fromUtf8(e.what()));
-        });
-}
-
-void ImportDialog::progressed(const QString& tag, double fraction, const QString& stage) {
-    if (tag != kImportTag || !m_running) return;
-    m_bar->setValue(int(1000 * fraction));
-    const double seconds = double(m_clock.elapsed()) / 1e3;
-    QString text = stage;
-    if (fraction > 0.02 && seconds > 1)
-        text += tr(", %1 left").arg(durationText(seconds / fraction - seconds));
-    m_stage->setText(text);
+    m_footer->run(tr("Importing …"), std::move(work));
 }
 
 bool isTensorFile(const QString& path) {

@@ -2,7 +2,6 @@
 
 #include <QAbstractTableModel>
 #include <QDialog>
-#include <QElapsedTimer>
 #include <QTimer>
 
 #include "sessions/import_to_session.h"
@@ -13,13 +12,12 @@ class QComboBox;
 class QFormLayout;
 class QLabel;
 class QLineEdit;
-class QProgressBar;
-class QPushButton;
 class QTableView;
 
 namespace sparsight::ui {
 
 class Engine;
+class JobFooter;
 
 /// The tensors of the files and what each is taken for.
 class ImportPreview : public QAbstractTableModel {
@@ -76,8 +74,6 @@ private:
     void showProblem(const QString& sentence);
     /// What the fields say. @throws Error(Usage) for a field that is no number
     sessions::ImportRequest request() const;
-    void setRunning(bool running);
-    void progressed(const QString& tag, double fraction, const QString& stage);
     QString freeName() const;
 
     Engine* m_engine;
@@ -87,18 +83,16 @@ private:
     ImportPlan m_plan;
     ImportPreview m_preview;
     QWidget* m_form;
-    QLabel *m_fileNames, *m_summary, *m_stage;
+    QLabel *m_fileNames, *m_summary;
     QComboBox* m_patterns[kParts] = {};
     bool m_typed[kParts] = {};  ///< the user chose the pattern
     QComboBox *m_axes, *m_causal;
     QLineEdit *m_scale, *m_softcap, *m_window, *m_layers, *m_tokenizer, *m_name, *m_out;
     QCheckBox *m_bf16, *m_topKeys;
     QTableView* m_table;
-    QProgressBar* m_bar;
-    QPushButton *m_start, *m_cancel;
+    JobFooter* m_footer;
     QTimer m_soon;
-    QElapsedTimer m_clock;
-    bool m_ready = false, m_running = false, m_outTouched = false;
+    bool m_ready = false, m_outTouched = false;
 };
 
 /// Whether a file that was dropped is one of tensors to import, not a model's weights: .npy, .npz

@@ -14,6 +14,7 @@ QString jobTitle(const QString& tag) {
     static const QHash<QString, QString> titles{
         {QStringLiteral("capture"), QObject::tr("Capture")},
         {QStringLiteral("import"), QObject::tr("Import")},
+        {QStringLiteral("open"), QObject::tr("Open session")},
         {QStringLiteral("facts"), QObject::tr("Head facts")},
         {QStringLiteral("table"), QObject::tr("Heads table")},
         {QStringLiteral("run"), QObject::tr("Kernel run")},

@@ -38,8 +38,17 @@ KeySheet::KeySheet(const Commands& commands, QWidget* parent) : QDialog(parent) 
     grid->setHorizontalSpacing(20);
     grid->setVerticalSpacing(5);
     std::vector<std::pair<QString, QString>> rows;
-    for (const Command& c : commands.all())
-        if (!c.key.isEmpty()) rows.emplace_back(c.key.toString(QKeySequence::NativeText), c.title);
+    for (const Command& c : commands.all()) {
+        if (c.key.isEmpty()) continue;
+        QString key = c.key.toString(QKeySequence::NativeText), title = c.title;
+        // Nine commands of nine digits are one line.
+        if (c.id.back().isDigit()) {
+            if (c.id.back() != QLatin1Char('1')) continue;
+            key += QStringLiteral(" … 9");
+            title.remove(QStringLiteral(" 1"));
+        }
+        rows.emplace_back(key, title);
+    }
     for (const auto& [key, what] : kGestures) rows.emplace_back(tr(key), tr(what));
     const int half = int(rows.size() + 1) / 2;
     for (int i = 0; i < int(rows.size()); ++i) {

@@ -28,7 +28,8 @@ namespace sparsight::ui {
 namespace {
 
 constexpr int kRoomyWidth = 1440;
-constexpr double kSurroundings = 64;  ///< tokens in view about a centred selection
+constexpr int kLongName = 260, kShortName = 130;  ///< pixels of a name in the tool bar
+constexpr double kSurroundings = 64;              ///< tokens in view about a centred selection
 
 QString settingsFile(const GuiOptions& options) {
     if (!options.settings.isEmpty())
@@ -192,28 +193,44 @@ void MainWindow::refreshChips() {
     };
     const bool open = m_document.isOpen();
     const auto& c = m_document.capture();
-    chip(m_sessionChip, tr("session"), m_document.sessionName());
-    // A narrow window keeps what cannot be read elsewhere: the buttons.
+    // A narrow window says less: what a chip leaves out stands in its tool tip.
     const bool roomy = width() >= kRoomyWidth;
+    const auto elided = [this, roomy](const QString& name) {
+        return fontMetrics().elidedText(name, Qt::ElideMiddle, roomy ? kLongName : kShortName);
+    };
+    chip(m_sessionChip, tr("session"), elided(m_document.sessionName()));
+    m_sessionChip->setToolTip(
+        tr("The open session: %1")
+            .arg(open ? QString::fromStdString(m_document.session()->path().string()) : QString()));
     const QString shape = roomy ? tr(" · %1 layers × %2 heads (%3 KV) · d %4")
                                       .arg(c.config.layers)
                                       .arg(c.config.heads)
                                       .arg(c.config.kvHeads)
                                       .arg(c.config.headDim)
                                 : tr(" · %1 × %2").arg(c.config.layers).arg(c.config.heads);
-    chip(m_modelChip, tr("model"), QString::fromStdString(c.modelName) + shape);
-    if (m_deviceAction) m_deviceAction->setVisible(roomy);
+    chip(m_modelChip, tr("model"), elided(QString::fromStdString(c.modelName)) + shape);
+    m_modelChip->setToolTip(
+        tr("The captured model: %1, %2 layers × %3 heads (%4 of keys), width %5")
+            .arg(QString::fromStdString(c.modelName))
+            .arg(c.config.layers)
+            .arg(c.config.heads)
+            .arg(c.config.kvHeads)
+            .arg(c.config.headDim));
+    m_goTo->setText(roomy ? tr("Go to head, token, text or command …   Ctrl+P")
+                          : tr("Go to …   Ctrl+P"));
     chip(m_tokensChip, tr("tokens"), thousands(m_document.tokens()));
     const auto backend = m_engine.backend(Engine::Long);
     const QString device =
         QString::fromStdString(backend->device()).section(QLatin1Char(','), 0, 0);
     const bool onCpu = m_engine.device() == QLatin1String("cpu");
+    const QString threads = tr("%1 threads").arg(backend->threads());
     chip(m_deviceChip, tr("device"),
-         onCpu ? tr("%1 · %2 threads").arg(device).arg(backend->threads())
-               : tr("%1 · %2").arg(m_engine.device(), device));
+         !roomy  ? onCpu ? device : m_engine.device()
+          : onCpu ? tr("%1 · %2").arg(device, threads)
+                 : tr("%1 · %2").arg(m_engine.device(), device));
     m_deviceChip->setToolTip(
-        tr("%1, kernel path %2. Click to choose another device.")
-            .arg(QString::fromStdString(backend->device()),
+        tr("%1, %2, kernel path %3. Click to choose another device.")
+            .arg(QString::fromStdString(backend->device()), threads,
                  QString::fromUtf8(backend->id().data(), qsizetype(backend->id().size()))));
     for (QLabel* label : {m_sessionChip, m_modelChip, m_tokensChip}) label->setEnabled(open);
 }

@@ -63,8 +63,10 @@ public:
     /// Files dropped together: several are tensors of one import, else the first is opened.
     void openPaths(const QStringList& paths);
     /// @param capture  uuid, "" = the newest
+    /// A failure comes later, as a sentence in the banner.
     void openSession(const QString& path, const QString& capture = {});
-    void showCapture(std::shared_ptr<sessions::Session> session, const std::string& uuid);
+    /// @throws Error(NotFound) for a capture without a finished layer
+    void showCapture(std::shared_ptr<sessions::Session> session, sessions::CaptureInfo capture);
     void closeSession();
     /// Nothing is computing, waiting or left to paint.
     bool idle() const;
@@ -95,7 +97,7 @@ private:
     void defaultLayout(Layout layout);
     void setLayout(Layout layout);
     void resetLayout();
-    void placeTour();  ///< at the right end of the map, in front of it
+    void placeTour();  ///< at the right end of the map, in front of everything
     void setMapAlone(bool on);
     void nameDockTabs();
     void saveLayout();
@@ -129,6 +131,9 @@ private:
     void pan(double rows, double columns);
     void centreSelection();
     void openSample(bool startTour);
+    void captureSample();
+    void sampleFailed(const std::exception& why);
+    void showResult(const CaptureResult& result);
     void showCaptureDialog(const QString& model, const QString& textFile);
     void showImportDialog(const QStringList& files);
     void captured(const CaptureResult& result);
@@ -170,7 +175,7 @@ private:
     QToolBar* m_toolBar = nullptr;
     QLabel *m_sessionChip = nullptr, *m_modelChip = nullptr, *m_tokensChip = nullptr,
            *m_deviceChip = nullptr;
-    QAction* m_deviceAction = nullptr;
+    QPushButton* m_goTo = nullptr;
     std::array<QPushButton*, 4> m_layoutButtons{};
     QLabel *m_statusLeft = nullptr, *m_statusRight = nullptr;
     QPushButton* m_jobsButton = nullptr;

@@ -393,13 +393,14 @@ void MainWindow::makeMenus() {
                                      "decode.previous",
                                      "decode.next",
                                      "select.clear",
-                                     "text.fold",
-                                     "",
-                                     "view.theme.dark",
-                                     "view.theme.light",
-                                     "view.theme.high-contrast",
-                                     "view.theme.system"});
+                                     "text.fold"});
     view->addSeparator();
+    QMenu* panels = view->addMenu(tr("Panels"));
+    panels->setObjectName(QStringLiteral("menuPanels"));
+    QMenu* themes = view->addMenu(tr("Theme"));
+    themes->setObjectName(QStringLiteral("menuTheme"));
+    for (const char* name : {"dark", "light", "high-contrast", "system"})
+        themes->addAction(m_commands.action(QStringLiteral("view.theme.") + QLatin1String(name)));
     menu(tr("&Capture"), {"capture.new", "capture.resume", "capture.cancel", "capture.nextTokens", "", "device.choose"});
     QStringList masks;
     for (const Method& m : methods())
@@ -416,7 +417,7 @@ void MainWindow::makeMenus() {
                              "view.layoutPlan", "view.resetLayout", "", "view.fullMap", ""});
     for (QDockWidget* dock : m_docks) {
         window->addAction(dock->toggleViewAction());
-        view->addAction(dock->toggleViewAction());
+        panels->addAction(dock->toggleViewAction());
     }
     window->addSeparator();
     window->addAction(m_commands.action(QStringLiteral("jobs.cancelAll")));

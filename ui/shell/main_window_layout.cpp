@@ -8,7 +8,6 @@
 #include <QToolBar>
 #include <QVBoxLayout>
 #include <algorithm>
-#include <tuple>
 
 #include "ui/map/decode_bar.h"
 #include "ui/map/head_grid.h"
@@ -81,9 +80,10 @@ void MainWindow::makePanels() {
     m_docks = {
         makeDock(QStringLiteral("dockHeads"), tr("Heads"),
                  new HeadGrid(&m_document, &m_engine, nullptr)),
-        makeDock(QStringLiteral("dockFacts"), tr("Head facts"), scrolled(facts), facts->tools()),
+        makeDock(QStringLiteral("dockFacts"), tr("Head facts"), scrolled(facts), facts->tools(),
+                 tr("Facts")),
         makeDock(QStringLiteral("dockRowRecall"), tr("Row recall"),
-                 new RowRecallChart(&m_document, &m_engine)),
+                 new RowRecallChart(&m_document, &m_engine), nullptr, tr("Rows")),
         makeDock(QStringLiteral("dockMasks"), tr("Mask layers"), scrolled(masks), masks->tools()),
         makeDock(QStringLiteral("dockCurve"), tr("Recall against density"),
                  new CurveChart(&m_document, &m_engine)),
@@ -92,14 +92,18 @@ void MainWindow::makePanels() {
         makeDock(QStringLiteral("dockTable"), tr("Heads table"), m_table, m_table->tools()),
         makeDock(QStringLiteral("dockPlan"), tr("Plan"), m_plan),
         makeDock(QStringLiteral("dockJobs"), tr("Jobs"), scrolled(m_jobs)),
-        makeDock(QStringLiteral("dockNext"), tr("Next token"), m_next),
+        makeDock(QStringLiteral("dockNext"), tr("Next token"), m_next, nullptr, tr("Next")),
         makeDock(QStringLiteral("dockTopKeys"), tr("Top keys"),
-                 new TopKeysList(&m_document, &m_engine)),
+                 new TopKeysList(&m_document, &m_engine), nullptr, tr("Keys")),
     };
-    for (QDockWidget* dock : m_docks) addDockWidget(Qt::BottomDockWidgetArea, dock);
+    for (QDockWidget* dock : m_docks) {
+        addDockWidget(Qt::BottomDockWidgetArea, dock);
+        connect(dock, &QDockWidget::visibilityChanged, this, &MainWindow::nameDockTabs,
+                Qt::QueuedConnection);
+    }
 
     m_tour = new TourPanel(&m_document, &m_engine, dataFolder() + QStringLiteral("/tour"),
-                           m_options.seed, m_centre);
+                           m_options.seed, this);
     m_tour->installEventFilter(this);
     connect(m_tour, &TourPanel::sampleWanted, this, [this] {
         try {
@@ -138,17 +142,17 @@ void MainWindow::makeToolBar() {
         label->setObjectName(QLatin1String(name));
         label->setProperty("role", "chip");
         label->setToolTip(help);
-        QAction* action = m_toolBar->addWidget(label);
-        return std::pair(label, action);
+        m_toolBar->addWidget(label);
+        return label;
     };
-    m_sessionChip = chip("chipSession", tr("The open session")).first;
-    m_modelChip = chip("chipModel", tr("The captured model")).first;
+    m_sessionChip = chip("chipSession", tr("The open session"));
+    m_modelChip = chip("chipModel", tr("The captured model"));
     m_tokensChip =
-        chip("chipTokens", tr("Tokens of the prompt, the gold answer of a needle included")).first;
-    auto* field = new QPushButton(tr("Go to head, token, text or command …   Ctrl+P"), m_toolBar);
+        chip("chipTokens", tr("Tokens of the prompt, the gold answer of a needle included"));
+    auto* field = m_goTo = new QPushButton(m_toolBar);
     field->setObjectName(QStringLiteral("goToField"));
     field->setAccessibleName(tr("Go to"));
-    field->setToolTip(tr("Opens the list of places and commands  (Ctrl+P)"));
+    field->setToolTip(tr("Go to a head, token, text or command  (Ctrl+P)"));
     field->setSizePolicy(QSizePolicy::Expanding, QSizePolicy::Fixed);
     field->setMinimumWidth(60);
     field->setStyleSheet(QStringLiteral("text-align: left;"));
@@ -165,7 +169,7 @@ void MainWindow::makeToolBar() {
         m_layoutButtons[i] = button;
         m_toolBar->addWidget(button);
     }
-    std::tie(m_deviceChip, m_deviceAction) = chip("chipDevice", {});
+    m_deviceChip = chip("chipDevice", {});
     m_deviceChip->setCursor(Qt::PointingHandCursor);
     m_deviceChip->installEventFilter(this);
     auto* run = new QPushButton(tr("Run kernel"), m_toolBar);
@@ -284,7 +288,7 @@ void MainWindow::defaultLayout(Layout layout) {
             put(Qt::LeftDockWidgetArea, {Heads, Masks});
             put(Qt::RightDockWidgetArea, {Plan});
             bottom({Table, Run});
-            sizes({Heads, Plan}, {right, width() * 46 / 100}, Qt::Horizontal);
+            sizes({Heads, Plan}, {right, width() * 49 / 100}, Qt::Horizontal);
             sizes({Table}, {height() * 26 / 100}, Qt::Vertical);
             break;
     }
@@ -305,7 +309,9 @@ void MainWindow::saveLayout() {
 
 void MainWindow::placeTour() {
     if (!m_tour || m_tour->isHidden()) return;
-    m_tour->move(std::max(8, m_centre->width() - m_tour->width() - 12), 12);
+    // In a narrow layout it lies over the panels beside the map rather than being cut.
+    const QPoint right = m_centre->mapTo(this, QPoint(m_centre->width(), 0));
+    m_tour->move(std::max(8, right.x() - m_tour->width() - 12), right.y() + 12);
     m_tour->raise();
 }
 
@@ -350,6 +356,10 @@ void MainWindow::nameDockTabs() {
         tabs->setAccessibleName(tr("Docks behind each other"));
         tabs->setElideMode(Qt::ElideNone);
         tabs->setUsesScrollButtons(true);
+        for (int i = 0; i < tabs->count(); ++i)
+            for (const QDockWidget* dock : m_docks)
+                if (dock->windowTitle() == tabs->tabText(i))
+                    tabs->setTabToolTip(i, dock->toggleViewAction()->text());
     }
 }
 

@@ -21,6 +21,7 @@ namespace sparsight::ui {
 namespace {
 
 constexpr const char* kSampleName = "bookworm-sample.sparsight";
+const QString kOpenTag = QStringLiteral("open");
 
 /// The prompt of the sample, shared with scripts/demo.sh.
 std::string demoProbe() {
@@ -98,30 +99,16 @@ void MainWindow::openPaths(const QStringList& paths) {
 }
 
 void MainWindow::openSession(const QString& path, const QString& capture) {
-    std::shared_ptr<sessions::Session> session;
-    QString warning;
-    try {
-        session = sessions::Session::open(path.toStdString(), sessions::OpenMode::ReadWrite);
-    } catch (const Error& e) {
-        if (e.code() != Errc::Resources && e.code() != Errc::Io) throw;
-        // Locked by another process, or on a read-only medium: it can still be looked at.
-        session = sessions::Session::open(path.toStdString(), sessions::OpenMode::ReadOnly);
-        warning = tr("Opened for reading only, nothing new is saved: %1.").arg(reasonOf(e));
-    }
-    if (session->info().captures.empty())
-        throw Error(Errc::NotFound,
-                    tr("The session '%1' holds no capture yet: Capture > New capture makes one.")
-                        .arg(path)
-                        .toStdString());
-    showCapture(session, capture.toStdString());
-    const auto info = session->info();
-    if (warning.isEmpty() && !info.warnings.empty())
-        warning = QString::fromStdString(info.warnings.front());
-    if (!warning.isEmpty()) m_banner->showMessage(warning);
+    auto work = [path, uuid = capture.toStdString()](const Job&) {
+        return openCapture(path, uuid);
+    };
+    m_engine.run(Engine::Quick, kOpenTag, std::move(work))
+        .then(this, [this](const CaptureResult& result) { showResult(result); })
+        .onFailed(this, [this](const std::exception& e) { fail(QString::fromUtf8(e.what())); });
 }
 
-void MainWindow::showCapture(std::shared_ptr<sessions::Session> session, const std::string& uuid) {
-    auto capture = session->captureInfo(uuid);
+void MainWindow::showCapture(std::shared_ptr<sessions::Session> session,
+                             sessions::CaptureInfo capture) {
     if (capture.layersDone.empty())
         throw Error(Errc::NotFound,
                     tr("The capture has no finished layer yet: Capture > Resume goes on with it.")
@@ -137,6 +124,15 @@ void MainWindow::showCapture(std::shared_ptr<sessions::Session> session, const s
         QStringLiteral("opened"),
         {{QStringLiteral("session"), QString::fromStdString(m_document.session()->path().string())},
          {QStringLiteral("capture"), QString::fromStdString(m_document.capture().uuid)}});
+}
+
+void MainWindow::showResult(const CaptureResult& result) {
+    try {
+        showCapture(result.session, result.capture);
+        if (!result.notes.isEmpty()) m_banner->showMessage(result.notes);
+    } catch (const std::exception& e) {
+        fail(QString::fromUtf8(e.what()));
+    }
 }
 
 void MainWindow::closeSession() {
@@ -159,38 +155,49 @@ void MainWindow::openSample(bool startTour) {
             if (!m_document.headFacts().empty()) m_document.setHeadFacts(m_document.headFacts());
             return;
         }
-        const auto session =
-            sessions::Session::open(folder.toStdString(), sessions::OpenMode::ReadWrite);
-        const auto info = session->captureInfo();
-        if (info.complete()) {
-            showCapture(session, info.uuid);
-            return;
-        }
-        session->removeCapture(info.uuid);  // a sample that was interrupted is simply made again
+        auto work = [folder](const Job&) { return openCapture(folder, {}); };
+        m_engine.run(Engine::Quick, kOpenTag, std::move(work))
+            .then(this,
+                  [this](const CaptureResult& result) {
+                      if (result.capture.complete()) {
+                          showResult(result);
+                          return;
+                      }
+                      // A sample that was interrupted is simply made again.
+                      result.session->removeCapture(result.uuid);
+                      captureSample();
+                  })
+            .onFailed(this, [this](const std::exception& e) { sampleFailed(e); });
+        return;
     }
+    captureSample();
+}
+
+void MainWindow::captureSample() {
     CaptureOrder order;
     order.device = m_engine.device();
     order.model = QStringLiteral("bookworm");
     order.needle = parseProbe(demoProbe());
-    order.out = folder;
+    order.out = QDir(dataFolder()).filePath(QLatin1String(kSampleName));
     auto work = [order, backend = m_engine.backend(Engine::Long)](const Job& job) {
         return runCapture(order, *backend, job);
     };
     m_engine.run(Engine::Long, QStringLiteral("capture"), std::move(work))
         .then(this, [this](const CaptureResult& result) { captured(result); })
-        .onFailed(this, [this](const std::exception& e) { fail(QString::fromUtf8(e.what())); });
+        .onCanceled(m_tour, [this] { m_tour->sampleFailed(); })
+        .onFailed(this, [this](const std::exception& e) { sampleFailed(e); });
+}
+
+void MainWindow::sampleFailed(const std::exception& why) {
+    m_tour->sampleFailed();
+    fail(QString::fromUtf8(why.what()));
 }
 
 void MainWindow::captured(const CaptureResult& result) {
     uiLog(QStringLiteral("captured"),
           {{QStringLiteral("capture"), QString::fromStdString(result.uuid)},
            {QStringLiteral("seconds"), result.seconds}});
-    try {
-        showCapture(result.session, result.uuid);
-        if (!result.notes.isEmpty()) m_banner->showMessage(result.notes);
-    } catch (const std::exception& e) {
-        fail(QString::fromUtf8(e.what()));
-    }
+    showResult(result);
 }
 
 void MainWindow::showCaptureDialog(const QString& model, const QString& textFile) {

@@ -13,6 +13,7 @@ target_sources(sparsight_ui PRIVATE
     shell/dock.cpp
     shell/elided_label.cpp
     shell/import_dialog.cpp
+    shell/job_footer.cpp
     shell/jobs_panel.cpp
     shell/key_sheet.cpp
     shell/mask_history.cpp

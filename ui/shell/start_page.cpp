@@ -130,7 +130,7 @@ void StartPage::refresh() {
         button->setAccessibleName(tr("Open %1").arg(r.name));
         button->setProperty("role", "flat");
         button->setToolTip(QStringLiteral("%1  (Ctrl+%2)").arg(r.path).arg(i + 1));
-        button->setFixedHeight(52);
+        button->setProperty("tall", true);
         auto* row = new QHBoxLayout(button);
         row->setContentsMargins(6, 4, 10, 4);
         auto* picture = new QLabel(button);

@@ -95,7 +95,7 @@ QMenu::separator { height: 1px; background: {line}; margin: 4px 6px; }
 QToolBar { background: {panel}; border: none; border-bottom: 1px solid {line}; padding: 5px 8px; spacing: 8px; }
 QStatusBar { background: {panel}; color: {muted}; border-top: 1px solid {line}; }
 QStatusBar::item { border: none; }
-QStatusBar QLabel { font-size: 12px; }
+QStatusBar QLabel, QStatusBar QPushButton { font-size: 12px; }
 
 QMainWindow::separator { background: {line}; width: 1px; height: 1px; }
 QMainWindow::separator:hover { background: {accent}; }
@@ -121,18 +121,29 @@ QPushButton[role="primary"] { background: {accent}; color: {onAccent}; border: 1
 QPushButton[role="primary"]:hover { background: {accentHover}; }
 QPushButton[role="primary"]:disabled { background: {line}; border-color: {line}; color: {muted}; }
 QPushButton[role="flat"] { background: transparent; border: none; text-align: left; padding: 4px 6px; }
+QPushButton[tall="true"] { min-height: 44px; }
 QPushButton[role="flat"]:hover { background: {raised}; }
-QPushButton:focus, QToolButton:focus, QLineEdit:focus, QComboBox:focus, QAbstractSpinBox:focus, QPlainTextEdit:focus { border: 1px solid {accent}; }
+QPushButton:focus { border: 2px solid {accent}; padding: 3px 11px; }
+QPushButton[role="primary"]:focus { border: 2px solid {text}; padding: 3px 11px; }
+QPushButton[role="flat"]:focus { border: 2px solid {accent}; padding: 2px 4px; }
+QPushButton[compact="true"] { font-size: 12px; padding: 1px 10px; }
+QPushButton[compact="true"]:focus { padding: 0 9px; }
 QToolButton { background: transparent; border: 1px solid transparent; border-radius: 4px; padding: 2px 4px; }
 QToolButton:hover { background: {raised}; }
+QToolButton:focus { border: 2px solid {accent}; padding: 1px 3px; }
 QPushButton[role="row"] { text-align: left; padding: 2px 4px; background: transparent; border: 1px solid transparent; border-radius: 4px; }
+QPushButton[role="row"]:focus { border: 2px solid {accent}; padding: 1px 3px; }
 QPushButton[role="row"]:hover { background: {raised}; }
 QPushButton[role="row"]:checked { background: {raised}; font-weight: 600; }
 QToolButton::menu-indicator { image: none; width: 0; }
 
 QLineEdit, QPlainTextEdit, QTextEdit, QAbstractSpinBox, QComboBox { background: {raised}; border: 1px solid {line}; border-radius: 6px; padding: 3px 8px; selection-background-color: {accent}; selection-color: {onAccent}; }
+QLineEdit:focus, QPlainTextEdit:focus, QTextEdit:focus, QAbstractSpinBox:focus, QComboBox:focus { border: 2px solid {accent}; padding: 2px 7px; }
+QComboBox[compact="true"] { font-size: 12px; padding: 1px 6px; }
+QComboBox[compact="true"]:focus { padding: 0 5px; }
 QLineEdit[role="value"] { background: transparent; border: 1px solid transparent; padding: 1px 4px; }
-QLineEdit[role="value"]:hover, QLineEdit[role="value"]:focus { background: {raised}; border-color: {line}; }
+QLineEdit[role="value"]:hover { background: {raised}; border-color: {line}; }
+QLineEdit[role="value"]:focus { background: {raised}; border: 2px solid {accent}; padding: 0 3px; }
 QLineEdit:disabled, QComboBox:disabled, QAbstractSpinBox:disabled { color: {muted}; }
 QComboBox::drop-down { border: none; width: 20px; }
 QComboBox::down-arrow { image: url(:/icons/chevron-{tone}.svg); width: 10px; height: 10px; }
@@ -144,6 +155,9 @@ QRadioButton::indicator { border-radius: 8px; }
 QCheckBox::indicator:checked { background: {accent}; border-color: {accent}; image: url(:/icons/check-{onTone}.svg); }
 QRadioButton::indicator:checked { background: {accent}; border: 4px solid {raised}; }
 QCheckBox:focus, QRadioButton:focus { color: {accent}; }
+QCheckBox::indicator:focus, QRadioButton::indicator:focus { border: 2px solid {accent}; width: 12px; height: 12px; }
+QGraphicsView { background: transparent; border: 2px solid transparent; }
+QGraphicsView:focus { border-color: {accent}; }
 
 QSlider::groove:horizontal { height: 4px; border-radius: 2px; background: {line}; }
 QSlider::sub-page:horizontal { background: {accent}; border-radius: 2px; }
@@ -158,14 +172,16 @@ QTableView, QListView, QTreeView { background: {panel}; alternate-background-col
 QTableView::item, QListView::item { padding: 2px 5px; border: none; }
 QListView::item:selected, QTableView::item:selected { background: {accentTint}; color: {text}; }
 QListView::item:hover { background: {raised}; }
-#planGrid { font-size: 12px; }
+#planGrid { font-size: 11px; }
 #planGrid::item { padding: 1px; }
 QHeaderView { background: {panel}; }
-QHeaderView::section { background: {panel}; color: {muted}; font-size: 12px; font-weight: 400; border: none; padding: 3px 5px; }
+QHeaderView::section { background: {panel}; color: {muted}; font-size: 12px; font-weight: 400; border: none; padding: 3px 8px; }
+#metricsTable QHeaderView::section { padding-right: 0; }
 #metricsTable QHeaderView::up-arrow, #metricsTable QHeaderView::down-arrow { subcontrol-origin: margin; subcontrol-position: top center; width: 9px; height: 9px; }
 #metricsTable QHeaderView::up-arrow { image: url(:/icons/chevron-up-{tone}.svg); }
 #metricsTable QHeaderView::down-arrow { image: url(:/icons/chevron-{tone}.svg); }
-QTableCornerButton::section { background: {panel}; border: none; }
+QTableCornerButton::section, QAbstractScrollArea::corner { background: {panel}; border: none; }
+QDialogButtonBox { dialogbuttonbox-buttons-have-icons: 0; }
 
 QScrollArea, QScrollArea > QWidget > QWidget { background: transparent; border: none; }
 QScrollBar:vertical { background: transparent; width: 10px; margin: 0; }
@@ -179,12 +195,6 @@ QToolTip { background: {raised}; color: {text}; border: 1px solid {line}; paddin
 QGroupBox { border: none; margin-top: 18px; font-size: 11px; font-weight: 600; color: {muted}; }
 QGroupBox::title { subcontrol-origin: margin; left: 0; }
 )";
-
-QColor blend(const QColor& over, const QColor& under, double share) {
-    const auto mix = [share](int a, int b) { return int(share * a + (1 - share) * b + 0.5); };
-    return QColor(mix(over.red(), under.red()), mix(over.green(), under.green()),
-                  mix(over.blue(), under.blue()));
-}
 
 QString sheetOf(const Theme& t) {
     QString sheet = QString::fromUtf8(kSheet);
@@ -213,6 +223,12 @@ QString sheetOf(const Theme& t) {
 }
 
 }  // namespace
+
+QColor blend(const QColor& over, const QColor& under, double share) {
+    const auto mix = [share](int a, int b) { return int(share * a + (1 - share) * b + 0.5); };
+    return QColor(mix(over.red(), under.red()), mix(over.green(), under.green()),
+                  mix(over.blue(), under.blue()));
+}
 
 const Theme& theme() {
     return state().theme;

@@ -38,7 +38,8 @@ const Theme& theme();
 ///   primary the main button          flat    tool button without a frame
 ///   banner  one-sentence message     danger  text in the lost colour
 ///   value   a number that is typed over, framed under the mouse or with the focus
-/// and of a label's properties "warn" (a bad value) and "stale" (of an earlier setting).
+/// and of a button's or choice's "compact" (small, for title lines) and "tall" (two lines of text),
+/// and of a label's "warn" (a bad value) and "stale" (of an earlier setting).
 void applyTheme(ThemeChoice choice);
 ThemeChoice themeChoice();
 /// "system", "dark", "light", "high-contrast"; anything else is System.
@@ -51,6 +52,8 @@ QFont titleFont();   ///< 11 px semi-bold
 QFont figureFont();  ///< 19 px semi-bold, for key figures
 QFont smallFont();   ///< 11 px
 
+/// `share` of one colour over the other, opaque.
+QColor blend(const QColor& over, const QColor& under, double share);
 /// 1234567 -> "1,234,567".
 QString thousands(qint64 value);
 

@@ -22,6 +22,7 @@ public:
     /// @param folder  where the last step writes its export
     TourPanel(Document* document, Engine* engine, const QString& folder, quint64 seed,
               QWidget* parent = nullptr);
+    void sampleFailed() { setRunning(-1); }  ///< its step can be tried again
     void begin();
     /// Does step `step` (0..4); the earlier ones must be done.
     void doStep(int step);
