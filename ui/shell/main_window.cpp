@@ -9,6 +9,7 @@
 #include <QLabel>
 #include <QMimeData>
 #include <QPushButton>
+#include <QScreen>
 #include <QStackedWidget>
 #include <QStandardPaths>
 #include <QStatusBar>
@@ -85,7 +86,7 @@ MainWindow::MainWindow(const GuiOptions& options)
         if (m_settings.value(QStringLiteral("layout/current"), QStringLiteral("Inspect"))
                 .toString() == QLatin1String(kLayoutNames[i]))
             m_layout = Layout(i);
-    resize(1600, 1000);
+    resize(QSize(1600, 1000).boundedTo(screen()->availableSize()));
     if (m_options.geometry.isValid())
         resize(m_options.geometry);
     else
