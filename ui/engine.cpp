@@ -19,6 +19,7 @@ Engine::Engine(QObject* parent)
     // queued call. A result's continuation is queued right behind it.
     connect(this, &Engine::ended, this, [this](const QString& tag, const QString& outcome) {
         --m_running;
+        --m_jobs[tag];
         uiLog(QStringLiteral("job"),
               {{QStringLiteral("tag"), tag}, {QStringLiteral("outcome"), outcome}});
     });
@@ -36,6 +37,7 @@ void Engine::finish() {
 
 void Engine::begin(const QString& tag) {
     ++m_running;
+    ++m_jobs[tag];
     emit began(tag);
 }
 

@@ -67,6 +67,8 @@ public:
     /// Stops everything and waits until the lanes are empty: before what the jobs refer to goes.
     void finish();
     bool idle() const { return m_running == 0; }  ///< nothing queued or running
+    /// A job of this tag is queued or running.
+    bool runs(const QString& tag) const { return m_jobs.value(tag) > 0; }
     /// The backend of a lane; use it inside that lane's work only.
     std::shared_ptr<kernels::Backend> backend(Lane lane) const;
     /// "cpu" or "cuda:N", for models.
@@ -93,7 +95,8 @@ private:
     std::shared_ptr<kernels::Backend> m_quickBackend, m_longBackend;
     QString m_device = QStringLiteral("cpu");
     QHash<QString, std::shared_ptr<std::atomic<bool>>> m_stops;
-    int m_running = 0;  ///< GUI thread only
+    int m_running = 0;           ///< GUI thread only, as the next
+    QHash<QString, int> m_jobs;  ///< of each tag
 };
 
 }  // namespace sparsight::ui

@@ -204,7 +204,7 @@ void CurveChart::draw() {
     const int steps = std::max(1, int(std::ceil(100 * most / step)));
     m_x->setRange(0, std::min(100, steps * step));
     m_x->setTickCount(steps + 1);
-    m_y->setRange(std::max(0.0, std::floor(least * 10) / 10), 1.0);
+    m_y->setRange(std::clamp(std::floor(least * 10) / 10, 0.0, 0.9), 1.0);
     const bool any = !m_curves.empty();
     m_view->setVisible(any);
     m_empty->setVisible(!any);

@@ -71,6 +71,11 @@ MainWindow::MainWindow(const GuiOptions& options)
     connect(&m_commands, &Commands::failed, this, &MainWindow::fail);
     connect(&m_analysis, &Analysis::failed, this, &MainWindow::fail);
     connect(m_history, &MaskHistory::changed, &m_commands, &Commands::refresh);
+    const auto captures = [this](const QString& tag) {
+        if (tag == QLatin1String("capture")) m_commands.refresh();
+    };
+    connect(&m_engine, &Engine::began, this, captures);
+    connect(&m_engine, &Engine::ended, this, captures);
 
     MapStyle style;
     style.log = m_settings.value(QStringLiteral("map/log"), true).toBool();

@@ -217,7 +217,11 @@ void MainWindow::addCaptureCommands() {
                     tr("Cancel the capture"),
                     {},
                     [this](const QJsonObject&) { m_engine.stop(QStringLiteral("capture")); },
-                    {},
+                    [this] {
+                        return m_engine.runs(QStringLiteral("capture"))
+                                   ? QString()
+                                   : tr("No capture is running.");
+                    },
                     {},
                     tr("Stops it within half a second; finished layers stay")});
     m_commands.add({"jobs.cancelAll",
