@@ -50,14 +50,14 @@ sessions::CaptureInput inputOf(const Options& o) {
 
 sessions::CaptureRequest makeRequest(const Options& o, const sessions::CaptureInput& input,
                                      const std::filesystem::path& directory,
-                                     const Tokenizer* tokenizer) {
+                                     const Tokenizer* tokenizer, const Job& job) {
     const ModelConfig config = readConfig(directory);
     sessions::CaptureRequest request;
     if (!o.probe.empty()) {
         requireDecoderOnly(config, "a needle probe");
         if (!tokenizer)
             throw Error(Errc::NotFound, "a needle probe needs the model's tokenizer.json");
-        NeedlePrompt prompt = makeNeedlePrompt(parseProbe(o.probe), *tokenizer);
+        NeedlePrompt prompt = makeNeedlePrompt(parseProbe(o.probe), *tokenizer, job);
         request.config = config;
         request.modelDirectory = directory;
         request.promptName = request.generator = prompt.truth.generator;
@@ -128,7 +128,7 @@ void capture(const Context& context, const Options& o) {
     } else {
         input = inputOf(o);
         tokenizer = sessions::tokenizerIfAny(directory);
-        request = makeRequest(o, input, directory, tokenizer.get());
+        request = makeRequest(o, input, directory, tokenizer.get(), context.job());
         request.decodeSteps = decodeSteps;
         if (decode > 0) requireDecoderOnly(request.config, "a decode capture");
     }
@@ -157,19 +157,18 @@ void capture(const Context& context, const Options& o) {
             std::cout << withThousands(tokens) << " tokens: about " << fixed(estimate.seconds, 0)
                       << " s, " << withThousands(estimate.memoryBytes + estimate.modelBytes)
                       << " bytes of memory, "
-                      << (estimate.gpuBytes > 0 ? withThousands(estimate.gpuBytes) +
-                                                      " bytes on the GPU (" +
-                                                      withThousands(estimate.gpuFree) + " free), "
-                                                : std::string())
+                      << (estimate.gpuBytes > 0
+                              ? withThousands(estimate.gpuBytes) + " bytes on the GPU (" +
+                                    withThousands(estimate.gpuFree) + " free), "
+                              : std::string())
                       << withThousands(estimate.diskBytes) << " bytes on disk\n"
                       << (estimate.note.empty() ? "" : estimate.note + "\n");
         return;
     }
     if (!context.json)
         std::cerr << "capturing " << withThousands(tokens) << " tokens, about "
-                  << fixed(estimate.seconds, 0) << " s, "
-                  << memoryText(estimate) << ", " << withThousands(estimate.diskBytes >> 20)
-                  << " MiB on disk\n"
+                  << fixed(estimate.seconds, 0) << " s, " << memoryText(estimate) << ", "
+                  << withThousands(estimate.diskBytes >> 20) << " MiB on disk\n"
                   << (estimate.note.empty() ? "" : estimate.note + "\n");
     const auto model = context.model(directory);
     request.device = model->device() == "CPU" ? "cpu" : parseDevice(context.device).id();

@@ -266,7 +266,8 @@ void eval(const Context& context, const Options& o) {
     std::vector<std::int32_t> ids;
     std::optional<NeedleTruth> needle;
     if (!o.probe.empty()) {
-        const NeedlePrompt prompt = makeNeedlePrompt(parseProbe(o.probe), *loaded.tokenizer);
+        const NeedlePrompt prompt =
+            makeNeedlePrompt(parseProbe(o.probe), *loaded.tokenizer, context.job());
         ids = prompt.ids;
         needle = prompt.truth;
     } else {

@@ -84,6 +84,7 @@ struct Layout {
     const Fact& fact;
     const Haystack& haystack;
     const Tokenizer& tokenizer;
+    const Job& job;
 
     /// Text up to and including the question: `n` sentences and `tail` (which counts as one more).
     std::string text(Index n, const std::string& tail, std::size_t* needleAt = nullptr) const {
@@ -103,6 +104,7 @@ struct Layout {
         return out + fact.question;
     }
     Index count(Index n, const std::string& tail) const {
+        job.check();
         Encoding e = tokenizer.encode(text(n, tail) + fact.answer);
         dropTrailingSpecial(e);
         return Index(e.ids.size());
@@ -227,12 +229,12 @@ std::string toString(const NeedleSpec& spec) {
     return out;
 }
 
-NeedlePrompt makeNeedlePrompt(const NeedleSpec& spec, const Tokenizer& tokenizer) {
+NeedlePrompt makeNeedlePrompt(const NeedleSpec& spec, const Tokenizer& tokenizer, const Job& job) {
     if (!(spec.depth >= 0 && spec.depth <= 1))
         throw Error(Errc::Usage, "probe: depth must be from 0 to 1");
     const Fact fact = makeFact(spec.seed);
     const Haystack haystack(spec.haystack, spec.seed);
-    const Layout layout{spec, fact, haystack, tokenizer};
+    const Layout layout{spec, fact, haystack, tokenizer, job};
     const Index least = layout.count(0, {});
     if (least > spec.tokens)
         throw Error(Errc::Usage,

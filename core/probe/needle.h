@@ -37,7 +37,8 @@ struct NeedlePrompt {
 };
 /// Length: spec.tokens or at most 0.5 % below.
 /// @throws Error(Usage) too short for a needle; Error(NotFound) haystack file
-NeedlePrompt makeNeedlePrompt(const NeedleSpec& spec, const Tokenizer& tokenizer);
+NeedlePrompt makeNeedlePrompt(const NeedleSpec& spec, const Tokenizer& tokenizer,
+                              const Job& job = {});
 
 /// The row that writes the needle's first token: where a retrieval head looks at the needle (an
 /// answer may begin with a lone space, which no needle holds).

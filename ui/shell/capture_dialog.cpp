@@ -442,8 +442,8 @@ void CaptureDialog::describeModel() {
 
 void CaptureDialog::estimate() {
     describeModel();
-    auto work = [order = order(), backend = m_engine->backend(Engine::Quick)](const Job&) {
-        return promptFacts(order, *backend);
+    auto work = [order = order(), backend = m_engine->backend(Engine::Quick)](const Job& job) {
+        return promptFacts(order, *backend, job);
     };
     m_engine->run(Engine::Quick, kEstimateTag, std::move(work))
         .then(this, [this](const PromptFacts& facts) { showFacts(facts); })

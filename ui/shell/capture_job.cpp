@@ -65,7 +65,7 @@ std::string chatText(const std::filesystem::path& directory, const std::string& 
 
 }  // namespace
 
-sessions::CaptureRequest makeRequest(const CaptureOrder& order) {
+sessions::CaptureRequest makeRequest(const CaptureOrder& order, const Job& job) {
     const auto directory = resolveModel(order.model.toStdString());
     const ModelConfig config = readConfig(directory);
     const auto tokenizer = sessions::tokenizerIfAny(directory);
@@ -76,7 +76,7 @@ sessions::CaptureRequest makeRequest(const CaptureOrder& order) {
             throw Error(Errc::NotFound, "A needle probe needs the model's tokenizer.json.");
         request.config = config;
         request.modelDirectory = directory;
-        NeedlePrompt prompt = makeNeedlePrompt(*order.needle, *tokenizer);
+        NeedlePrompt prompt = makeNeedlePrompt(*order.needle, *tokenizer, job);
         request.promptName = request.generator = prompt.truth.generator;
         request.promptText = std::move(prompt.fullText);
         request.tokenIds = std::move(prompt.ids);
@@ -104,8 +104,8 @@ sessions::CaptureRequest makeRequest(const CaptureOrder& order) {
     return request;
 }
 
-PromptFacts promptFacts(const CaptureOrder& order, kernels::Backend& backend) {
-    const auto request = makeRequest(order);
+PromptFacts promptFacts(const CaptureOrder& order, kernels::Backend& backend, const Job& job) {
+    const auto request = makeRequest(order, job);
     PromptFacts facts;
     facts.tokens = Index(request.tokenIds.size());
     // An image's positions are fitted to its size.
@@ -123,7 +123,7 @@ PromptFacts promptFacts(const CaptureOrder& order, kernels::Backend& backend) {
 
 CaptureResult runCapture(const CaptureOrder& order, kernels::Backend& backend, const Job& job) {
     const auto start = std::chrono::steady_clock::now();
-    auto request = makeRequest(order);
+    auto request = makeRequest(order, job);
     const auto model = loadModel(request.modelDirectory, 0, job.part(0, 0.05),
                                  order.device.toStdString());
     request.device = model->device() == "CPU" ? "cpu" : order.device.toStdString();

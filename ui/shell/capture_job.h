@@ -40,8 +40,8 @@ struct PromptFacts {
 
 /// Reads the model's headers and the tokenizer. Worker threads only.
 /// @throws Error as readConfig, Tokenizer::load, makeNeedlePrompt; Usage for an empty prompt
-sessions::CaptureRequest makeRequest(const CaptureOrder& order);
-PromptFacts promptFacts(const CaptureOrder& order, kernels::Backend& backend);
+sessions::CaptureRequest makeRequest(const CaptureOrder& order, const Job& job = {});
+PromptFacts promptFacts(const CaptureOrder& order, kernels::Backend& backend, const Job& job = {});
 
 struct CaptureResult {
     std::shared_ptr<sessions::Session> session;

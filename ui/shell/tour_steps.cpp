@@ -29,7 +29,7 @@ void prepareTour(TourWorld& world, const std::filesystem::path& directory, std::
         NeedleSpec spec;
         spec.seed = seed + std::uint64_t(i);
         spec.depth = 0.2 + 0.2 * i;
-        world.prompts.push_back(makeNeedlePrompt(spec, *world.tokenizer));
+        world.prompts.push_back(makeNeedlePrompt(spec, *world.tokenizer, job));
     }
 }
 
