@@ -18,8 +18,7 @@ Engine::Engine(QObject* parent)
     // `ended` comes from the lane's thread: the count is kept here, on the GUI thread, by the
     // queued call. A result's continuation is queued right behind it.
     connect(this, &Engine::ended, this, [this](const QString& tag, const QString& outcome) {
-        --m_running;
-        --m_jobs[tag];
+        if (--m_jobs[tag] == 0) m_jobs.remove(tag);
         uiLog(QStringLiteral("job"),
               {{QStringLiteral("tag"), tag}, {QStringLiteral("outcome"), outcome}});
     });
@@ -36,7 +35,6 @@ void Engine::finish() {
 }
 
 void Engine::begin(const QString& tag) {
-    ++m_running;
     ++m_jobs[tag];
     emit began(tag);
 }

@@ -66,9 +66,9 @@ public:
     void stopAll();
     /// Stops everything and waits until the lanes are empty: before what the jobs refer to goes.
     void finish();
-    bool idle() const { return m_running == 0; }  ///< nothing queued or running
+    bool idle() const { return m_jobs.isEmpty(); }  ///< nothing queued or running
     /// A job of this tag is queued or running.
-    bool runs(const QString& tag) const { return m_jobs.value(tag) > 0; }
+    bool runs(const QString& tag) const { return m_jobs.contains(tag); }
     /// The backend of a lane; use it inside that lane's work only.
     std::shared_ptr<kernels::Backend> backend(Lane lane) const;
     /// "cpu" or "cuda:N", for models.
@@ -95,8 +95,7 @@ private:
     std::shared_ptr<kernels::Backend> m_quickBackend, m_longBackend;
     QString m_device = QStringLiteral("cpu");
     QHash<QString, std::shared_ptr<std::atomic<bool>>> m_stops;
-    int m_running = 0;           ///< GUI thread only, as the next
-    QHash<QString, int> m_jobs;  ///< of each tag
+    QHash<QString, int> m_jobs;  ///< queued or running, by tag; GUI thread only
 };
 
 }  // namespace sparsight::ui

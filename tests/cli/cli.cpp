@@ -1,33 +1,11 @@
 #include "tests/cli/cli.h"
 
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 
 namespace cli_test {
-
-Scratch::Scratch() {
-    std::string name = (fs::temp_directory_path() / "sparsight-cli-XXXXXX").string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    path = name;
-}
-
-Scratch::~Scratch() {
-    fs::remove_all(path);
-}
-
-std::string slurp(const fs::path& file) {
-    std::ifstream in(file, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-}
-
-void write(const std::string& file, const std::string& text) {
-    std::ofstream(file, std::ios::binary) << text;
-}
 
 Result sparsight(const std::string& args, const std::string& before) {
     static const Scratch scratch;

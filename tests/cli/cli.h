@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "tests/files.h"
+
 /// The program under test, run as a user runs it, and what its tests share.
 namespace cli_test {
 
@@ -16,16 +18,13 @@ struct Result {
     Json json() const { return Json::parse(out); }
 };
 
-/// A directory of this test run, removed at the end.
-struct Scratch {
-    fs::path path;
-    Scratch();
-    ~Scratch();
+using test_files::slurp;
+using test_files::spill;
+
+/// A folder of this test run, whose files are named as text.
+struct Scratch : test_files::TempFolder {
     std::string operator/(const std::string& name) const { return (path / name).string(); }
 };
-
-std::string slurp(const fs::path& file);
-void write(const std::string& file, const std::string& text);
 
 /// Runs `BEFORE sparsight ARGS` through the shell.
 Result sparsight(const std::string& args, const std::string& before = {});

@@ -40,7 +40,7 @@ TEST_CASE("devices are listed, and a device that is not there is refused", "[cli
 
 TEST_CASE("tokenize gives ids, tokens and both kinds of offsets", "[cli]") {
     const Scratch scratch;
-    write(scratch / "t.txt", "caf\u00e9 au lait");
+    spill(scratch / "t.txt", "caf\u00e9 au lait");
     const Json with = good("tokenize bookworm --json --text " + (scratch / "t.txt")).json();
     const Json without =
         good("tokenize bookworm --json --no-special --text " + (scratch / "t.txt")).json();
@@ -63,7 +63,7 @@ TEST_CASE("errors are one clear sentence with their exit status", "[cli]") {
     fails("map --layer 0 --head 0 --rect 0:9,0:99999 -o " + (scratch / "x.png") + " " + s, 2,
           "not inside");
     fails("heads " + (scratch / "none.sparsight"), 4, "none.sparsight");
-    write(scratch / "empty.txt", "");
+    spill(scratch / "empty.txt", "");
     fails("capture bookworm --no-special --text " + (scratch / "empty.txt") + " -o " +
               (scratch / "e.sparsight"),
           2, "empty");
@@ -73,10 +73,10 @@ TEST_CASE("errors are one clear sentence with their exit status", "[cli]") {
         4, "nofile.txt");
 
     fs::create_directory(scratch / "gpt9");
-    write(scratch / "gpt9/config.json", R"({"model_type": "gpt9"})");
+    spill(scratch / "gpt9/config.json", R"({"model_type": "gpt9"})");
     fails("info " + (scratch / "gpt9"), 3, "llama");
     fs::create_directory(scratch / "damaged.sparsight");
-    write(scratch / "damaged.sparsight/session.db", "not a database");
+    spill(scratch / "damaged.sparsight/session.db", "not a database");
     fails("heads " + (scratch / "damaged.sparsight"), 3, "session");
 
     const std::string plan = scratch / "anti.json";
@@ -145,7 +145,7 @@ TEST_CASE("truncated weights and NaN weights are refused by name", "[cli]") {
             f.seekp(-2, std::ios::end);
             f.write("\xff\x7f", 2);  // a bfloat16 NaN in the last tensor
         }
-        write(scratch / "t.txt", "Call me Ishmael.");
+        spill(scratch / "t.txt", "Call me Ishmael.");
         fails("generate " + copy.string() + " --text " + (scratch / "t.txt"), 3,
               std::string(kind) == "cut" ? "model.safetensors" : "model.");
     }
@@ -162,7 +162,7 @@ TEST_CASE("tokenize reads standard input and a tokenizer.json alone", "[cli]") {
     CHECK(byModel.json() == byFile.json());
     CHECK(byModel.err.empty());
 
-    write(scratch / "tokenizer.json",
+    spill(scratch / "tokenizer.json",
           R"({"version": "1.0", "model": {"type": "Mystery", "vocab": [["a", 0.0]]}})");
     const Result mystery = piped("a", "tokenize " + (scratch / "tokenizer.json"));
     CHECK(mystery.status == 3);
@@ -173,8 +173,8 @@ TEST_CASE("tokenize reads a pair and decodes ids", "[cli]") {
     const Scratch scratch;
     const std::string bert =
         std::string("tokenize --json ") + SPARSIGHT_TEST_DATA + "/parity/tokenizers/bert_uncased";
-    write(scratch / "a", "Hello there");
-    write(scratch / "b", " and you?");
+    spill(scratch / "a", "Hello there");
+    spill(scratch / "b", " and you?");
     const Json j = good(bert + " --text " + (scratch / "a") + " --pair " + (scratch / "b")).json();
     const Json golden = Json::parse(
         slurp(std::string(SPARSIGHT_TEST_DATA) + "/parity/tokenizers/bert_uncased/golden.json"));
@@ -199,18 +199,18 @@ TEST_CASE("a conversation is written by the model's chat template", "[cli]") {
     fs::copy_file(std::string(SPARSIGHT_SOURCE_DIR) + "/resources/models/bookworm/tokenizer.json",
                   scratch / "tokenizer.json");
     const std::string tokenize = "tokenize --json " + scratch.path.string();
-    write(scratch / "chat.json", R"([{"role": "user", "content": "Call me Ishmael."}])");
+    spill(scratch / "chat.json", R"([{"role": "user", "content": "Call me Ishmael."}])");
     const Result none = sparsight(tokenize + " --chat " + (scratch / "chat.json"));
     CHECK(none.status == 4);
     CHECK_THAT(none.err, Catch::Contains("no chat template"));
-    write(scratch / "chat_template.jinja",
+    spill(scratch / "chat_template.jinja",
           "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
           "{% if add_generation_prompt %}you:{% endif %}");
     const Json chat = good(tokenize + " --chat " + (scratch / "chat.json")).json();
-    write(scratch / "text.txt", "user: Call me Ishmael.\nyou:");
+    spill(scratch / "text.txt", "user: Call me Ishmael.\nyou:");
     CHECK(chat == good(tokenize + " --no-special --text " + (scratch / "text.txt")).json());
     CHECK(sparsight(tokenize + " --chat a --text b").status == 2);
-    write(scratch / "chat_template.jinja", "{% include 'other' %}");
+    spill(scratch / "chat_template.jinja", "{% include 'other' %}");
     const Result beyond = sparsight(tokenize + " --chat " + (scratch / "chat.json"));
     CHECK(beyond.status == 3);
     CHECK_THAT(beyond.err, Catch::Contains("include"));
@@ -235,7 +235,7 @@ TEST_CASE("info reads the headers of a huge model only", "[cli]") {
         }
         const std::string json = header.dump();
         const std::uint64_t size = json.size();
-        write(scratch / name, std::string(reinterpret_cast<const char*>(&size), 8) + json);
+        spill(scratch / name, std::string(reinterpret_cast<const char*>(&size), 8) + json);
         fs::resize_file(scratch / name, 8 + size + std::uint64_t(at));
     };
     for (std::int64_t l = 0; l < layers; ++l) {
@@ -257,7 +257,7 @@ TEST_CASE("info reads the headers of a huge model only", "[cli]") {
         }
         shard("model-" + std::to_string(l) + ".safetensors", all);
     }
-    write(scratch / "model.safetensors.index.json", Json{{"weight_map", map}}.dump());
+    spill(scratch / "model.safetensors.index.json", Json{{"weight_map", map}}.dump());
     Json config = {{"model_type", "llama"},
                    {"hidden_size", hidden},
                    {"intermediate_size", width},
@@ -267,7 +267,7 @@ TEST_CASE("info reads the headers of a huge model only", "[cli]") {
                    {"vocab_size", vocab},
                    {"torch_dtype", "bfloat16"},
                    {"max_position_embeddings", 8192}};
-    write(scratch / "config.json", config.dump());
+    spill(scratch / "config.json", config.dump());
     const Json j = good("info --tokens 4096 --json " + scratch.path.string()).json();
     CHECK(j["parameters"] == 201840345088);
     CHECK(j["bytes"].get<double>() > 4.03e11);
@@ -282,13 +282,13 @@ TEST_CASE("info reads the headers of a huge model only", "[cli]") {
 
     // A tensor that is missing, and an architecture that nobody knows, still have facts.
     config["num_hidden_layers"] = layers + 1;
-    write(scratch / "config.json", config.dump());
+    spill(scratch / "config.json", config.dump());
     const Result missing = sparsight("info " + scratch.path.string());
     CHECK(missing.status == 3);
     CHECK_THAT(missing.out, Catch::Contains("201,840,345,088"));
     CHECK_THAT(missing.err, Catch::Contains("model.layers.62.input_layernorm.weight"));
     config["model_type"] = "lama";
-    write(scratch / "config.json", config.dump());
+    spill(scratch / "config.json", config.dump());
     const Result unknown = sparsight("info " + scratch.path.string());
     CHECK(unknown.status == 3);
     CHECK_THAT(unknown.out, Catch::Contains("201,840,345,088"));
@@ -302,7 +302,7 @@ TEST_CASE("a header that promises more than the file holds is refused", "[cli]")
     fs::create_directory(scratch / "m");
     for (const char* name : {"config.json", "tokenizer.json"})
         fs::copy(model / name, scratch.path / "m" / name);
-    write(scratch / "m/model.safetensors",
+    spill(scratch / "m/model.safetensors",
           std::string("\xff\xff\xff\xff\xff\xff\xff\x7f", 8) + "{}");
     fails("info " + (scratch / "m"), 3, "model.safetensors");
 }
@@ -332,7 +332,7 @@ TEST_CASE("logits of encoders, of encoder-decoders and of images", "[cli]") {
         CHECK(sum <= 1);
         CHECK(sum > 0.1);
     }
-    write(scratch / "t.txt", "a b");
+    spill(scratch / "t.txt", "a b");
     CHECK(good("logits " + parity + "bert --no-special --json --text " + (scratch / "t.txt"))
                   .json()
                   .size() +

@@ -55,7 +55,7 @@ TEST_CASE("generate and eval under a plan", "[cli]") {
     CHECK(e["needlePlan"] == true);
     CHECK(e["nllDense"].get<double>() == Approx(e["nllPlan"].get<double>()));
 
-    write(scratch / "p.txt", "It was the best of times");
+    spill(scratch / "p.txt", "It was the best of times");
     const Json g =
         good("generate bookworm --json --max-new 4 --text " + (scratch / "p.txt")).json();
     CHECK(g["ids"].size() == 4);
@@ -114,7 +114,7 @@ TEST_CASE("streaming everywhere loses the answer, one dense head brings it back"
     CHECK(found["density"].get<double>() > lost["density"].get<double>());
 
     // On plain text there is no needle to ask for.
-    write(scratch / "t.txt", "It was the best of times, it was the worst of times.");
+    spill(scratch / "t.txt", "It was the best of times, it was the worst of times.");
     const Json text =
         good("eval bookworm --json --plan " + streaming + " --text " + (scratch / "t.txt")).json();
     CHECK(text["needleDense"].is_null());

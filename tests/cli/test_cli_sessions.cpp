@@ -53,7 +53,7 @@ TEST_CASE("an interrupted capture can be resumed", "[cli]") {
 TEST_CASE("some layers only, and a second capture in the same session", "[cli]") {
     const Scratch scratch;
     const std::string s = scratch / "part.sparsight";
-    write(scratch / "t.txt", "It was the best of times, it was the worst of times.");
+    spill(scratch / "t.txt", "It was the best of times, it was the worst of times.");
     const Json first =
         good("capture bookworm --json --layers 0,2-3 --text " + (scratch / "t.txt") + " -o " + s)
             .json();
@@ -95,7 +95,7 @@ TEST_CASE("a prompt beyond the limit is a warning, an estimate is not a capture"
 TEST_CASE("a session that another process writes to can be read, not written", "[cli]") {
     const Scratch scratch;
     const std::string s = scratch / "l.sparsight";
-    write(scratch / "t.txt", "Call me Ishmael.");
+    spill(scratch / "t.txt", "Call me Ishmael.");
     const std::string capture =
         "capture bookworm --layers 0 --text " + (scratch / "t.txt") + " -o " + s;
     good(capture);
@@ -129,7 +129,7 @@ TEST_CASE("a full disk loses nothing that was finished", "[cli]") {
 TEST_CASE("one flipped byte in a segment is found and named", "[cli]") {
     const Scratch scratch;
     const std::string s = scratch / "f.sparsight";
-    write(scratch / "t.txt", "Call me Ishmael.");
+    spill(scratch / "t.txt", "Call me Ishmael.");
     good("capture bookworm --layers 0 --text " + (scratch / "t.txt") + " -o " + s);
     fs::path largest;
     for (const auto& entry : fs::recursive_directory_iterator(s))
@@ -140,7 +140,7 @@ TEST_CASE("one flipped byte in a segment is found and named", "[cli]") {
     fs::permissions(largest, fs::perms::owner_write, fs::perm_options::add);
     std::string bytes = slurp(largest);
     bytes[bytes.size() / 2] = char(bytes[bytes.size() / 2] ^ 0x20);
-    write(largest.string(), bytes);
+    spill(largest.string(), bytes);
     const Result check = sparsight("session check --json " + s);
     CHECK(check.status == 3);
     CHECK(check.json()["ok"] == false);
@@ -255,7 +255,7 @@ TEST_CASE("captures of images and of encoder-decoders, layers by name", "[cli]")
          some);
     CHECK(info(some)["layerNames"] == Json{"enc.1", "cross.0"});
     CHECK(info(some)["decoderTokens"] == 2);
-    write(scratch / "t.txt", "a b");
+    spill(scratch / "t.txt", "a b");
     const std::string words = scratch / "words.sparsight";
     good("capture " + parity + "t5 --ids 5,6 --decoder-text " + (scratch / "t.txt") + " -o " +
          words);
@@ -274,7 +274,7 @@ TEST_CASE("captures of images and of encoder-decoders, layers by name", "[cli]")
 TEST_CASE("capture --decode stores prompt and generated rows, --rows chooses among them", "[cli]") {
     const Scratch scratch;
     const std::string session = scratch / "d.sparsight", text = scratch / "p.txt";
-    write(text, "The old man looked at the sea for a long time, and then he said to the boy that");
+    spill(text, "The old man looked at the sea for a long time, and then he said to the boy that");
     const Json generated = good("generate bookworm --text " + text + " --max-new 10 --json").json();
     const Json j = good("capture bookworm --text " + text +
                         " --decode-steps 0,3,7-9 --top-k --json -o " + session)

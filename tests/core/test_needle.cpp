@@ -111,6 +111,13 @@ TEST_CASE("long needle prompts", "[probe]") {
     checkPrompt(makeNeedlePrompt(spec, *bookworm()), spec, *bookworm());
 }
 
+TEST_CASE("a needle prompt in the making can be stopped", "[probe]") {
+    int asked = 0;
+    const Job job({}, [&] { return ++asked > 3; });
+    CHECK_THROWS_AS(makeNeedlePrompt(NeedleSpec(), *bookworm(), job), Cancelled);
+    CHECK(asked == 4);
+}
+
 TEST_CASE("the needle's tokens under other tokenizers", "[probe]") {
     const std::string kind = GENERATE("llama3", "gpt2", "qwen2", "roberta");
     const auto t = Tokenizer::load(std::string(SPARSIGHT_TEST_DATA) + "/parity/tokenizers/" + kind);

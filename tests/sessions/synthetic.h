@@ -11,21 +11,15 @@
 #include "core/model/config.h"
 #include "sessions/io.h"
 #include "sessions/session.h"
+#include "tests/files.h"
 
 namespace sparsight::sessions::test {
 
 namespace fs = std::filesystem;
 
-/// A folder that goes when the test ends.
-struct TempFolder {
-    fs::path path = fs::temp_directory_path() / ("sparsight-test-" + randomUuid());
-    TempFolder() { fs::create_directories(path); }
-    ~TempFolder() {
-        std::error_code ec;
-        fs::remove_all(path, ec);
-    }
-    fs::path operator/(const std::string& name) const { return path / name; }
-};
+using test_files::slurp;
+using test_files::spill;
+using test_files::TempFolder;
 
 constexpr Index kLayers = 4, kHeads = 4, kKvHeads = 2, kWidth = 16;
 

@@ -128,12 +128,16 @@ private slots:
         engine.run(Engine::Long, QStringLiteral("work"), [&](const Job&) {
             while (!release) QThread::msleep(1);
         });
+        QVERIFY(engine.runs(QStringLiteral("work")));
+        QVERIFY(!engine.runs(QStringLiteral("capture")));
         engine.useDevice(QStringLiteral("cpu"));
         QTest::qWait(50);
         QCOMPARE(changed.size(), 0);  // the job goes first
         QCOMPARE(engine.backend(Engine::Long), slow);
         release = true;
         QTRY_COMPARE(changed.size(), 1);
+        QVERIFY(!engine.runs(QStringLiteral("work")));
+        QTRY_VERIFY(engine.idle());
         QVERIFY(engine.backend(Engine::Long) != slow);
         QVERIFY(engine.backend(Engine::Quick) != quick);
         QVERIFY(engine.backend(Engine::Quick) != engine.backend(Engine::Long));
